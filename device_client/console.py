@@ -1,0 +1,77 @@
+"""What every command group shares: JSON or text on stdout, steps and progress on stderr, errors with a hint.
+
+Used by the command files only; libraries never print. ``run_main`` is the one place that turns an error into an
+exit status: 0 done, 1 refused or failed, 2 usage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from device_client.errors import SealiftError
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
+
+
+def show(result: dict[str, object], text: str, *, as_json: bool) -> None:
+    """Prints a result on stdout: ``result`` as JSON, or the human form ``text``."""
+    click.echo(json.dumps(result, ensure_ascii=False) if as_json else text)
+
+
+def step(message: str) -> None:
+    """One line on stderr saying what happened."""
+    click.echo(message, err=True)
+
+
+@contextmanager
+def progress(label: str, *, length: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, one line when done elsewhere; yields ``advance(n)``."""
+    with click.progressbar(length=length, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        yield bar.update
+    if not sys.stderr.isatty():
+        step(f"{label}: done")
+
+
+def track(items: Iterable[T], *, label: str, length: int) -> Iterator[T]:
+    """Iterates ``items`` under a progress bar."""
+    with progress(label, length=length) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+def run_main(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> int:
+    """Runs a click command and returns the exit status; the border where errors become messages.
+
+    With ``--json`` among the arguments a refusal is also one JSON object ``{"ok": false, "code", ...}`` on stdout.
+    """
+    arguments = sys.argv[1:] if args is None else args
+    try:
+        command.main(args=arguments, prog_name=prog_name, standalone_mode=False)
+    except SealiftError as error:
+        if "--json" in arguments:
+            click.echo(json.dumps({"ok": False, **error.to_json()}, ensure_ascii=False))
+        click.echo(f"error: {error}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        return error.exit_status
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.Abort:
+        click.echo("error: interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    return 0

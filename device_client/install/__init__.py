@@ -1,0 +1,1 @@
+"""Install: state, store, download, self-test and the one transaction that activates a model."""

@@ -1,0 +1,1 @@
+"""Policy: which verified bundles this device accepts. Pure decisions, no IO."""

@@ -1,0 +1,1 @@
+"""Trust: which signed metadata counts, who must agree, and what is remembered."""

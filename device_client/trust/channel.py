@@ -1,0 +1,53 @@
+"""The channel document: which release is the newest, so that a device notices an update being kept from it.
+
+It authorises no bytes (DESIGN 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from device_client.bundle.counter import Counter
+from device_client.bundle.fields import Fields
+from device_client.bundle.path import check_name
+from device_client.bundle.strict_json import canonical_json, parse_strict
+from device_client.errors import FormatError
+from device_client.limits import DEFAULT_LIMITS, Limits
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Channel:
+    """``latest`` is a version of the model; ``floor`` is at or below ``counter``."""
+
+    latest: str
+    counter: Counter
+    floor: Counter
+
+    def to_bytes(self) -> bytes:
+        """The bytes that the release role lists as a target."""
+        return canonical_json(
+            {"schema": SCHEMA, "latest": self.latest, "counter": self.counter.to_json(), "floor": self.floor.to_json()}
+        )
+
+
+def parse_channel(data: bytes, *, where: str = "channel", limits: Limits = DEFAULT_LIMITS) -> Channel:
+    """Reads a channel document; a closed schema.
+
+    Raises:
+        FormatError: syntax, unknown field or schema, or a floor above the counter.
+        LimitError: longer than ``max_channel_bytes``.
+    """
+    value = parse_strict(data, max_bytes=limits.max_channel_bytes, where=where, limits=limits)
+    fields = Fields(value, where=where, known=("schema", "latest", "counter", "floor"))
+    if fields.integer("schema") != SCHEMA:
+        raise FormatError("unknown schema", code="schema_unknown", where=where, expected=SCHEMA, actual=fields.integer("schema"))
+    channel = Channel(
+        latest=check_name(fields.raw("latest"), what="version", where=f"{where}.latest"),
+        counter=Counter.from_json(fields.raw("counter"), where=f"{where}.counter"),
+        floor=Counter.from_json(fields.raw("floor"), where=f"{where}.floor"),
+    )
+    if channel.floor > channel.counter:
+        raise FormatError("floor above the channel's counter", code="floor_above_counter", where=where)
+    return channel

@@ -1,0 +1,210 @@
+"""Rules on TUF roles that devices, publishers and the server all apply, each a small pure function.
+
+Which role may list which path, how a delegated role is verified, which times a role must carry. Works on python-tuf's
+metadata objects; does no IO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from securesystemslib.signer import Key
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.metadata import DelegatedRole, Metadata, Root, Signed, Targets
+from tuf.api.serialization import DeserializationError
+
+from device_client.bundle.fields import Fields
+from device_client.bundle.path import ModelPath
+from device_client.bundle.strict_json import parse_strict
+from device_client.errors import FormatError, TrustError
+from device_client.limits import DEFAULT_LIMITS, Limits
+from device_client.trust.keys import public_value
+from device_client.trust.times import format_time, parse_time
+
+# An offline role that lives longer gives a thief of the online keys longer to freeze devices (DESIGN 4).
+LIFETIME_CAPS = {
+    "root": timedelta(days=400),
+    "targets": timedelta(days=180),
+    "release": timedelta(days=90),
+    "audit": timedelta(days=30),
+}
+ONLINE_ROLES = ("snapshot", "timestamp")
+
+
+def parse_role(data: bytes, *, where: str, limits: Limits = DEFAULT_LIMITS) -> Metadata[Any]:
+    """Reads role bytes strictly before python-tuf does, without checking any signature.
+
+    Raises:
+        FormatError, LimitError: not strict JSON, or not TUF metadata.
+    """
+    parse_strict(data, max_bytes=limits.max_targets_bytes, where=where, limits=limits)
+    try:
+        return Metadata.from_bytes(data)
+    except (DeserializationError, RepositoryError, ValueError) as e:
+        raise FormatError(f"not TUF metadata: {e}"[:200], code="metadata_syntax", where=where) from e
+
+
+def issued_at(signed: Signed, *, where: str) -> datetime:
+    """When the role was signed, from its own ``issued`` field.
+
+    Raises:
+        TrustError: ``issued_missing``, or ``issued_order`` when it is not before ``expires``.
+    """
+    value = signed.unrecognized_fields.get("issued")
+    if value is None:
+        raise TrustError("the role does not say when it was issued", code="issued_missing", where=where)
+    issued = parse_time(value, f"{where}.issued")
+    if not issued < signed.expires:
+        raise TrustError("the role expires before it was issued", code="issued_order", where=where)
+    return issued
+
+
+def check_lifetime(signed: Signed, *, role: str) -> None:
+    """Refuses an offline role whose ``expires - issued`` exceeds the cap of its kind; never looks at a clock.
+
+    Raises:
+        TrustError: ``expiry_over_cap``, and what ``issued_at`` raises.
+    """
+    lifetime = signed.expires - issued_at(signed, where=role)
+    cap = LIFETIME_CAPS.get(role.partition("-")[0])
+    if cap is not None and lifetime > cap:
+        raise TrustError(
+            "the role lives longer than its cap",
+            code="expiry_over_cap",
+            where=role,
+            expected=f"at most {cap.days} days",
+            actual=f"{lifetime.days} days",
+        )
+
+
+def delegation_for(targets: Targets, role: str) -> DelegatedRole:
+    """The delegation of top-level targets to ``role``.
+
+    Raises:
+        TrustError: ``role_unknown``.
+    """
+    found = None if targets.delegations is None or targets.delegations.roles is None else targets.delegations.roles.get(role)
+    if found is None:
+        raise TrustError("no such delegated role", code="role_unknown", where=role, hint="`sealift keys show` lists the roles")
+    return found
+
+
+def expected_pattern(role: str) -> str:
+    """The one path pattern that a delegated role of Sealift may have: ``release/<line>/*/*`` or ``audit/<line>/*/*``.
+
+    Raises:
+        TrustError: ``role_unknown`` for a name of neither kind.
+    """
+    kind, _, line = role.partition("-")
+    if kind not in {"release", "audit"} or not line:
+        raise TrustError("not a release or audit role", code="role_unknown", where=role)
+    return f"{kind}/{line}/*/*"
+
+
+def keys_of(targets: Targets, role: str) -> list[Key]:
+    """The public keys that may sign a delegated role."""
+    delegation = delegation_for(targets, role)
+    return [targets.get_key(keyid) for keyid in delegation.keyids]
+
+
+def check_keys_unique(roles: Iterable[tuple[str, Iterable[Key]]]) -> None:
+    """Refuses one key in two roles, or under two ids in one role, compared by decoded value.
+
+    Raises:
+        TrustError: ``roles_share_keys``.
+    """
+    owners: dict[bytes, str] = {}
+    for role, keys in roles:
+        for key in keys:
+            owner = owners.setdefault(public_value(key), role)
+            if owner != role or sum(public_value(other) == public_value(key) for other in keys) > 1:
+                raise TrustError(
+                    "one key stands in two places", code="roles_share_keys", where=f"{owner} and {role}", actual=key.keyid
+                )
+
+
+def check_separation(root: Root, targets: Targets, model: ModelPath) -> None:
+    """Release, audit and the online roles have no key in common.
+
+    Raises:
+        TrustError: ``roles_share_keys``.
+    """
+    release, audit = model.release_role, model.audit_role
+    online = {keyid for role in ONLINE_ROLES for keyid in root.get_delegated_role(role).keyids}
+    check_keys_unique(
+        [
+            (release, keys_of(targets, release)),
+            (audit, keys_of(targets, audit)),
+            ("online", [root.get_key(keyid) for keyid in sorted(online)]),
+        ]
+    )
+
+
+def verify_delegated(
+    targets: Targets, role: str, data: bytes, *, now: datetime, limits: Limits = DEFAULT_LIMITS
+) -> Metadata[Targets]:
+    """Verifies a delegated role's bytes as a device would: used by `sign` and by the server before publishing.
+
+    Checks, in order: (1) syntax, (2) the delegation and its pattern, (3) signatures to the threshold, (4) keys counted
+    once, (5) times, (6) only paths of its own pattern, no further delegation.
+
+    Raises:
+        FormatError, LimitError, TrustError: with the code of the rule.
+    """
+    metadata = parse_role(data, where=role, limits=limits)
+    if not isinstance(metadata.signed, Targets):
+        raise FormatError("not a targets role", code="metadata_syntax", where=role, actual=metadata.signed.type)
+    delegation = delegation_for(targets, role)
+    pattern = expected_pattern(role)
+    if delegation.paths != [pattern] or not delegation.terminating:
+        raise TrustError(
+            "the delegation is not of the agreed form",
+            code="delegation_ambiguous",
+            where=role,
+            expected=pattern,
+            actual=delegation.paths,
+        )
+    check_keys_unique([(role, keys_of(targets, role))])
+    try:
+        targets.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+    except UnsignedMetadataError as e:
+        raise TrustError(
+            "the role's signatures do not meet its threshold",
+            code="signature_threshold",
+            where=role,
+            expected=f"{delegation.threshold} signatures",
+        ) from e
+    check_lifetime(metadata.signed, role=role)
+    if metadata.signed.is_expired(now):
+        raise TrustError("the role has expired", code="metadata_expired", where=role, actual=format_time(metadata.signed.expires))
+    check_contents(metadata.signed, delegation)
+    return metadata
+
+
+def check_contents(signed: Targets, delegation: DelegatedRole) -> None:
+    """A delegated role lists only paths of its pattern and delegates to nobody.
+
+    Raises:
+        TrustError: ``path_outside_role`` or ``delegation_nested``.
+    """
+    if signed.delegations is not None:
+        raise TrustError("a delegated role delegates further", code="delegation_nested", where=delegation.name)
+    for path in signed.targets:
+        if not delegation.is_delegated_path(path):
+            raise TrustError(
+                "the role lists a path that is not its own", code="path_outside_role", where=f"{delegation.name}: {path}"[:200]
+            )
+
+
+def epoch_of(targets: Targets, model: ModelPath) -> int:
+    """The epoch that top-level targets sets for a model; 0 where it says nothing (DESIGN 3).
+
+    Raises:
+        FormatError: ``epochs`` is not a map of small integers.
+    """
+    if "epochs" not in targets.unrecognized_fields:
+        return 0
+    epochs = Fields(targets.unrecognized_fields["epochs"], where="targets.epochs")
+    return epochs.integer(str(model), maximum=2**31 - 1) if str(model) in epochs else 0
