@@ -1,0 +1,174 @@
+"""An in-memory repository: real keys, real metadata, the production client. Tests change one thing and refresh.
+
+sim = RepositorySimulator()
+sim.release("1.0.0", counter=1)
+trusted = sim.refresh(cache)
+trusted.agree(sim.path("1.0.0"))
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from securesystemslib.signer import CryptoSigner
+from tuf.api.exceptions import DownloadHTTPError
+from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization.json import JSONSerializer
+from tuf.ngclient import FetcherInterface
+
+from device_client.bundle.counter import Counter
+from device_client.bundle.digest import Digest
+from device_client.bundle.path import BundlePath
+from device_client.trust.client import MetadataClient, TrustedMetadata
+from device_client.trust.custom import AuditCustom, PolicyRef, ReleaseCustom, Rollout, VariantVerdict
+from device_client.trust.marks import Marks
+from device_client.trust.refs import BlobRef
+from device_client.trust.times import format_time
+
+NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
+LINE, MODEL = "digits", "ocr"
+RELEASE, AUDIT = f"release-{LINE}", f"audit-{LINE}"
+_DAYS = {"root": 365, "targets": 90, "snapshot": 7, "timestamp": 1, RELEASE: 60, AUDIT: 30}
+
+
+def stamp(signed: Any, days: int, *, now: datetime = NOW) -> Any:
+    """Gives a role its issue and expiry times."""
+    signed.expires = now + timedelta(days=days)
+    signed.unrecognized_fields["issued"] = format_time(now)
+    return signed
+
+
+@dataclass
+class RepositorySimulator(FetcherInterface):
+    """Holds the roles as objects; signs and serialises them when asked. ``served`` overrides files by name."""
+
+    now: datetime = NOW
+    signers: dict[str, list[CryptoSigner]] = field(default_factory=dict)
+    served: dict[str, bytes] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for role in ("root", "targets", "snapshot", "timestamp", RELEASE, AUDIT):
+            count = 2 if role in {"root", RELEASE, AUDIT} else 1
+            self.signers[role] = [CryptoSigner.generate_ed25519() for _ in range(count)]
+        self.root = stamp(Root(version=1, consistent_snapshot=True), _DAYS["root"])
+        for role in ("root", "targets", "snapshot", "timestamp"):
+            for signer in self.signers[role]:
+                self.root.add_key(signer.public_key, role)
+            self.root.roles[role].threshold = len(self.signers[role])
+        keys = {signer.public_key.keyid: signer.public_key for role in (RELEASE, AUDIT) for signer in self.signers[role]}
+        roles = {
+            role: DelegatedRole(
+                role,
+                [s.public_key.keyid for s in self.signers[role]],
+                2,
+                terminating=True,
+                paths=[f"{role.split('-')[0]}/{LINE}/*/*"],
+            )
+            for role in (RELEASE, AUDIT)
+        }
+        self.targets = stamp(Targets(version=1, delegations=Delegations(keys, roles)), _DAYS["targets"])
+        self.delegated: dict[str, Targets] = {}
+        self.snapshot = stamp(Snapshot(version=1, meta={"targets.json": MetaFile(1)}), _DAYS["snapshot"])
+        self.timestamp = stamp(Timestamp(version=1, snapshot_meta=MetaFile(1)), _DAYS["timestamp"])
+        self.bootstrap = self.role_bytes("root")
+
+    @staticmethod
+    def path(version: str) -> BundlePath:
+        """The bundle path of a version of the simulator's model."""
+        return BundlePath(LINE, MODEL, version)
+
+    def delegated_role(self, role: str) -> Targets:
+        """The delegated role's object, made on first use."""
+        if role not in self.delegated:
+            self.delegated[role] = stamp(Targets(version=1), _DAYS[role])
+            self.delegated[role].version = 0  # `publish` makes it 1
+        return self.delegated[role]
+
+    def add_release_entry(self, version: str, *, counter: Counter, manifest: bytes, custom: dict[str, Any] | None = None) -> None:
+        """Lists a manifest under the release role."""
+        record = custom or ReleaseCustom(counter, Counter(0, 0), BlobRef.of(b"measurements"), Rollout()).to_json()
+        self._add(RELEASE, self.path(version).release_target, manifest, record)
+
+    def add_audit_entry(
+        self,
+        version: str,
+        *,
+        counter: Counter,
+        manifest: bytes,
+        variants: tuple[Digest, ...] = (),
+        custom: dict[str, Any] | None = None,
+    ) -> None:
+        """Lists a manifest under the audit role, with a PASSED verdict for each of ``variants``."""
+        verdict = VariantVerdict("PASSED", "quick", self.now + timedelta(days=20), BlobRef.of(b"attestation"))
+        record = AuditCustom(
+            seq=len(self.delegated_role(AUDIT).targets) + 1,
+            counter=counter,
+            floor=Counter(0, 0),
+            status="active",
+            reason="",
+            policy=PolicyRef("test", 1, Digest.of(b"policy")),
+            suite="test",
+            threat_model="white_box",
+            variants=dict.fromkeys(variants, verdict),
+        ).to_json()
+        self._add(AUDIT, self.path(version).audit_target, manifest, custom or record)
+
+    def release(self, version: str, *, counter: int, manifest: bytes | None = None) -> bytes:
+        """Both roles list one manifest, and the online roles follow."""
+        data = manifest if manifest is not None else f"manifest of {version}".encode()
+        self.add_release_entry(version, counter=Counter(0, counter), manifest=data)
+        self.add_audit_entry(version, counter=Counter(0, counter), manifest=data)
+        self.publish(RELEASE, AUDIT)
+        return data
+
+    def publish(self, *roles: str) -> None:
+        """Raises the version of ``roles``, of snapshot and of timestamp."""
+        for role in roles:
+            signed = self.targets if role == "targets" else self.delegated_role(role)
+            signed.version += 1
+            self.snapshot.meta[f"{role}.json"] = MetaFile(signed.version)
+        self.snapshot.version += 1
+        self.timestamp.version += 1
+        self.timestamp.snapshot_meta = MetaFile(self.snapshot.version)
+
+    def role_bytes(self, role: str) -> bytes:
+        """The signed file of a role, as it is now."""
+        signed = {"root": self.root, "targets": self.targets, "snapshot": self.snapshot, "timestamp": self.timestamp}.get(role)
+        metadata: Metadata[Any] = Metadata(copy.deepcopy(signed if signed is not None else self.delegated[role]))
+        for signer in self.signers[role]:
+            metadata.sign(signer, append=True)
+        return metadata.to_bytes(JSONSerializer(compact=True))
+
+    def refresh(self, cache: Path, *, marks: Marks | None = None, now: datetime | None = None) -> TrustedMetadata:
+        """One poll by the production client."""
+        client = MetadataClient(
+            metadata_dir=cache,
+            base_url="http://simulator/tuf/",
+            bootstrap=self.bootstrap,
+            clock=lambda: now or self.now,
+            fetcher=self,
+        )
+        return client.refresh(marks or Marks())
+
+    def _add(self, role: str, target: str, manifest: bytes, record: dict[str, Any]) -> None:
+        digest = Digest.of(manifest)
+        self.delegated_role(role).targets[target] = TargetFile(len(manifest), {"sha256": digest.hex}, target, {"custom": record})
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        name = url.rsplit("/", 1)[1]
+        self.requests.append(name)
+        if name in self.served:
+            return iter([self.served[name]])
+        version, _, rest = name.partition(".")
+        role = rest.removesuffix(".json") if version.isdigit() else name.removesuffix(".json")
+        current = {"root": self.root.version, "targets": self.targets.version, "snapshot": self.snapshot.version}
+        current |= {name: signed.version for name, signed in self.delegated.items()}
+        if role != "timestamp" and (role not in current or int(version) != current[role]):
+            raise DownloadHTTPError(f"no such file {name}", 404)
+        return iter([self.role_bytes(role)])
