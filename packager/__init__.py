@@ -1,0 +1,1 @@
+"""The packager: load, compress, evaluate, contract, bundle, sign, publish."""

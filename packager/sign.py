@@ -1,0 +1,267 @@
+"""Signs for any offline role: the first call prepares the role's next version, later calls add signatures.
+
+Every call returns what would change against the published version and who is missing, so that a person signs what
+they have seen. A release role also writes the channel; an audit role verifies its attestations first.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from securesystemslib.signer import Key, Signer
+from tuf.api.metadata import Metadata, Root, Targets
+
+from device_client.bundle.counter import Counter
+from device_client.bundle.path import BundlePath
+from device_client.bundle.verified import VerifiedBundle
+from device_client.errors import TrustError, UsageError
+from device_client.trust.attestation import VerifiedAudit, verify_attestation
+from device_client.trust.channel import Channel, parse_channel
+from device_client.trust.custom import AuditCustom, ReleaseCustom, Rollout, VariantVerdict, parse_audit_custom, parse_release_custom
+from device_client.trust.refs import BlobRef
+from device_client.trust.rules import parse_role
+from packager.repository import Signatures, add_signature, next_delegated, role_keys, signatures_of, to_bytes
+from packager.staging import Staging
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A role's next version as it stands: ``changes`` are lines for a person, ``blobs`` must be stored with it."""
+
+    role: str
+    metadata: Metadata[Any]
+    changes: tuple[str, ...]
+    keys: tuple[Key, ...]
+    threshold: int
+    blobs: Mapping[BlobRef, bytes]
+
+    @property
+    def signatures(self) -> Signatures:
+        """Who signed and who is missing."""
+        return signatures_of(self.metadata, keys=list(self.keys), threshold=self.threshold)
+
+
+def prepare_release(
+    bundle: VerifiedBundle, *, staging: Staging, measurements: bytes, floor: Counter | None, rollout: Rollout, now: datetime
+) -> Draft:
+    """The next version of the bundle's release role: the bundle's entry and the channel document.
+
+    Raises:
+        UsageError: ``counter_not_above``, ``version_exists``, ``floor_above_counter``.
+    """
+    path, counter = bundle.path, bundle.contract.counter
+    role = path.of_model.release_role
+    current = _published(staging, role)
+    manifest = BlobRef(bundle.digest, len(bundle.manifest_bytes))
+    _check_new(current, path, counter)
+    channel = _published_channel(current, path, staging)
+    floor = floor or (channel.floor if channel else Counter(counter.epoch, 0))
+    if floor > counter:
+        raise UsageError(
+            "the floor is above the release's own counter", code="floor_above_counter", expected=f"at most {counter}", actual=floor
+        )
+    measurements_ref = BlobRef.of(measurements)
+    custom = ReleaseCustom(counter, floor, measurements_ref, rollout)
+    channel_bytes = Channel(path.version, counter, channel.floor if channel else Counter(counter.epoch, 0)).to_bytes()
+    entries: dict[str, tuple[BlobRef, dict[str, object] | None]] = {
+        path.release_target: (manifest, custom.to_json()),
+        path.of_model.channel_target: (BlobRef.of(channel_bytes), None),
+    }
+    metadata = next_delegated(current, role, entries=entries, now=now)
+    blobs = {measurements_ref: measurements, BlobRef.of(channel_bytes): channel_bytes, manifest: bundle.manifest_bytes}
+    return _draft(role, metadata, current, staging=staging, blobs=blobs)
+
+
+def prepare_audit(
+    bundle: VerifiedBundle, *, staging: Staging, attestations: Sequence[bytes], floor: Counter | None, now: datetime
+) -> Draft:
+    """The next version of the bundle's audit role: one entry whose verdicts come from verified attestations.
+
+    The counter and floor are those of the release entry where one is prepared or published.
+
+    Raises:
+        UsageError: no attestation, or attestations under two policies.
+        TrustError: an attestation that does not verify, or one about bytes that are not a variant of the bundle.
+    """
+    path = bundle.path
+    role = path.of_model.audit_role
+    current = _published(staging, role)
+    keys, _ = _keys(staging, role)
+    verified = [
+        verify_attestation(data, keys=keys, now=now, where=f"attestation {index + 1}") for index, data in enumerate(attestations)
+    ]
+    _check_subjects(bundle, verified)
+    first = verified[0].audit
+    custom = AuditCustom(
+        seq=_next_seq(current, path),
+        counter=bundle.contract.counter,
+        floor=floor or _release_floor(staging, path) or Counter(bundle.contract.counter.epoch, 0),
+        status="active",
+        reason="",
+        policy=first.policy,
+        suite=first.suite,
+        threat_model=first.threat_model,
+        variants={
+            item.audit.subject: VariantVerdict(item.audit.verdict, item.audit.tier, item.audit.expires, item.envelope)
+            for item in verified
+        },
+    )
+    manifest = BlobRef(bundle.digest, len(bundle.manifest_bytes))
+    metadata = next_delegated(current, role, entries={path.audit_target: (manifest, custom.to_json())}, now=now)
+    blobs = {item.envelope: data for item, data in zip(verified, attestations, strict=True)}
+    return _draft(role, metadata, current, staging=staging, blobs=blobs)
+
+
+def open_draft(role: str, *, staging: Staging) -> Draft | None:
+    """The prepared version of any offline role; None if nothing is prepared."""
+    data = staging.draft(role)
+    if data is None:
+        return None
+    return _draft(role, parse_role(data, where=f"draft of {role}"), _published_any(staging, role), staging=staging, blobs={})
+
+
+def same_content(draft: Draft, other: Draft) -> bool:
+    """Whether two drafts say the same but for the time they were issued."""
+    return _without_times(draft.metadata) == _without_times(other.metadata)
+
+
+def store_signed(draft: Draft, *, signers: Sequence[Signer], staging: Staging, replace: bool, now: datetime) -> Signatures:
+    """Adds the signatures and stores draft and blobs.
+
+    Raises:
+        UsageError: a key that is not one of the role's.
+        TrustError: the draft's issue time is not near this clock.
+    """
+    for signer in signers:
+        add_signature(draft.metadata, signer=signer, role_keys=list(draft.keys), role=draft.role, now=now)
+    for ref, data in draft.blobs.items():
+        if not staging.has_blob(ref):
+            staging.put_blob(ref, io.BytesIO(data))
+    staging.put_draft(draft.role, to_bytes(draft.metadata), replace=replace)
+    return draft.signatures
+
+
+def _draft(
+    role: str, metadata: Metadata[Any], current: Metadata[Any] | None, *, staging: Staging, blobs: Mapping[BlobRef, bytes]
+) -> Draft:
+    keys, threshold = _keys(staging, role)
+    return Draft(role, metadata, _changes(current, metadata), tuple(keys), threshold, blobs)
+
+
+def _keys(staging: Staging, role: str) -> tuple[list[Key], int]:
+    root = _published_any(staging, "root")
+    if root is None or not isinstance(root.signed, Root):
+        raise UsageError(
+            "no repository here", code="repository_missing", where=staging.name, hint="hold the ceremony first: `sealift keys init`"
+        )
+    return role_keys(role, root=root, targets=_published(staging, "targets"))
+
+
+def _published(staging: Staging, role: str) -> Metadata[Targets] | None:
+    metadata = _published_any(staging, role)
+    if metadata is not None and not isinstance(metadata.signed, Targets):
+        raise TrustError("not a targets role", code="metadata_syntax", where=role)
+    return metadata
+
+
+def _published_any(staging: Staging, role: str) -> Metadata[Any] | None:
+    data = staging.role_bytes(role)
+    return None if data is None else parse_role(data, where=role)
+
+
+def _check_new(current: Metadata[Targets] | None, path: BundlePath, counter: Counter) -> None:
+    """A counter grows with every release and names one manifest for ever."""
+    for target, custom in _entries(current, prefix=f"release/{path.line}/{path.model}/"):
+        entry = parse_release_custom(custom, target)
+        if target == path.release_target:
+            raise UsageError(
+                "this version is released already", code="version_exists", where=target, hint="choose a new --version and --counter"
+            )
+        if counter <= entry.counter:
+            raise UsageError(
+                "the counter is not above a published one",
+                code="counter_not_above",
+                where=target,
+                expected=f"above {entry.counter}",
+                actual=counter,
+                hint="pack again with a higher --counter",
+            )
+
+
+def _entries(current: Metadata[Targets] | None, *, prefix: str) -> list[tuple[str, object]]:
+    if current is None:
+        return []
+    return [
+        (path, entry.custom)
+        for path, entry in sorted(current.signed.targets.items())
+        if path.startswith(prefix) and not path.endswith("/channel.json")
+    ]
+
+
+def _published_channel(current: Metadata[Targets] | None, path: BundlePath, staging: Staging) -> Channel | None:
+    entry = None if current is None else current.signed.targets.get(path.of_model.channel_target)
+    if entry is None:
+        return None
+    data = staging.blob_bytes(BlobRef.from_json({"digest": f"sha256:{entry.hashes['sha256']}", "length": entry.length}, "channel"))
+    return parse_channel(data)
+
+
+def _next_seq(current: Metadata[Targets] | None, path: BundlePath) -> int:
+    """``seq`` counts per line and model over all audit entries (DESIGN 4)."""
+    entries = _entries(current, prefix=f"audit/{path.line}/{path.model}/")
+    return 1 + max((parse_audit_custom(custom, target).seq for target, custom in entries), default=0)
+
+
+def _release_floor(staging: Staging, path: BundlePath) -> Counter | None:
+    """The floor of the published release entry, else of the prepared one where this person may read it."""
+    role = path.of_model.release_role
+    for read in (staging.role_bytes, staging.draft):
+        try:
+            data = read(role)
+        except UsageError:  # a server shows a draft only to its own role
+            data = None
+        entry = None if data is None else parse_role(data, where=role).signed.targets.get(path.release_target)
+        if entry is not None:
+            return parse_release_custom(entry.custom, path.release_target).floor
+    return None
+
+
+def _check_subjects(bundle: VerifiedBundle, verified: Sequence[VerifiedAudit]) -> None:
+    if not verified:
+        raise UsageError(
+            "an audit role signs only with an attestation", code="attestation_missing", hint="make one with `sealift audit attest`"
+        )
+    variants = {variant.model.digest for variant in bundle.contract.variants}
+    for item in verified:
+        if item.audit.subject not in variants:
+            raise TrustError(
+                "the attestation is about bytes that are not in this bundle", code="attestation_subject", actual=item.audit.subject
+            )
+        if item.audit.policy != verified[0].audit.policy:
+            raise UsageError(
+                "the attestations were made under two policies", code="attestation_policy", actual=item.audit.policy.id
+            )
+
+
+def _changes(current: Metadata[Any] | None, metadata: Metadata[Any]) -> tuple[str, ...]:
+    """One line for each difference to the published version."""
+    before = current.signed.to_dict() if current else {}
+    after = metadata.signed.to_dict()
+    lines = [f"version {before.get('version', 'none')} -> {after['version']}, expires {after['expires']}"]
+    old, new = before.get("targets", {}), after.get("targets", {})
+    for path in sorted(set(old) | set(new)):
+        if old.get(path) != new.get(path):
+            verb = "add" if path not in old else "remove" if path not in new else "change"
+            lines.append(f"{verb} {path} {new.get(path, old.get(path))['hashes'].get('sha256', '')[:12]}")
+    for key in ("roles", "keys", "delegations", "epochs"):
+        if before.get(key) != after.get(key):
+            lines.append(f"change {key}")
+    return tuple(lines)
+
+
+def _without_times(metadata: Metadata[Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.signed.to_dict().items() if key not in {"issued", "expires"}}
