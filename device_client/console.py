@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 
 from device_client.errors import SealiftError
+from device_client.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -62,9 +63,9 @@ def run_main(command: click.Command, *, prog_name: str, args: list[str] | None =
     except SealiftError as error:
         if "--json" in arguments:
             click.echo(json.dumps({"ok": False, **error.to_json()}, ensure_ascii=False))
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)  # parts of it may come from outside
         if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+            click.echo(f"hint: {printable(error.hint)}", err=True)
         return error.exit_status
     except click.exceptions.Exit as stop:
         return stop.exit_code

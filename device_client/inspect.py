@@ -17,6 +17,7 @@ from device_client.bundle.descriptor import Descriptor
 from device_client.bundle.layout import LayoutDirectory, read_blob
 from device_client.bundle.verified import VerifiedBundle, verify_bundle
 from device_client.limits import DEFAULT_LIMITS, KIB, Limits
+from device_client.text import printable
 
 NOT_SIGNED = "not signed by anyone: this looked only at a folder"
 MAX_CARD_BYTES = 64 * KIB
@@ -81,16 +82,6 @@ def inspect_layout(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Inspection
     bundle = verify_bundle(layout, named.digest, manifest_size=named.size, closed=True, limits=limits)
     cards = bundle.manifest.layers_of(media_types.DOC)
     return Inspection(bundle, _read_card(layout, cards[0]) if cards else None)
-
-
-def printable(text: str, *, keep_lines: bool = False) -> str:
-    r"""``text`` with every character that is not plainly visible written as an escape such as ``\x1b``.
-
-    Terminal control, C1, bidirectional and zero-width characters all count. ``keep_lines`` lets line ends through.
-    """
-    return "".join(
-        character if character.isprintable() or (keep_lines and character == "\n") else ascii(character)[1:-1] for character in text
-    )
 
 
 def _tensor_json(spec: TensorSpec) -> dict[str, object]:

@@ -12,7 +12,8 @@ from device_client.bundle import Digest
 from device_client.commands_inspect import inspect
 from device_client.console import run_main
 from device_client.errors import FormatError
-from device_client.inspect import NOT_SIGNED, inspect_layout, printable
+from device_client.inspect import NOT_SIGNED, inspect_layout
+from device_client.text import printable
 
 from . import samples
 from .samples import MODELS, sample_bundle, write_layout
