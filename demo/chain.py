@@ -44,7 +44,7 @@ class Chain:
         made = make_models(self._shop)
         report.accuracy, report.size = made.packed["accuracy"], made.packed["size"]
         report.latency_ratio = made.packed["latency_ratio"]
-        report.audit = {"verdict": made.audited["verdict"], "network": made.size}
+        report.audit = {"verdicts": made.verdicts, "network": made.size, "power": made.audited["power"]}
         self._say("server", self._start_server)
         self._say(f"release {FIRST}", lambda: self._release(FIRST))
         self._say("device", self._install_first)

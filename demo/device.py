@@ -21,7 +21,7 @@ class DemoDevice:
     def active_version(self) -> str:
         """The version that runs now."""
         answer = self._shop.run("device status --dir device").answer
-        version: str = answer["models"][0]["active"]["version"]
+        version: str = answer["models"][f"{LINE}/{MODEL}"]["active"]["version"]
         return version
 
     def accuracy(self) -> float:

@@ -35,8 +35,8 @@ class Size:
 
 
 SIZES = {
-    "regular": Size(hidden=(256, 128), weight_decay=0.05, epochs=30, noise=0.1),
-    "small": Size(hidden=(192, 64), weight_decay=0.3, epochs=20, noise=0.25),
+    "regular": Size(hidden=(512, 256), weight_decay=0.05, epochs=20, noise=0.15),
+    "small": Size(hidden=(256, 128), weight_decay=0.3, epochs=20, noise=0.25),
 }
 
 

@@ -28,6 +28,11 @@ class Made:
     packed: dict[str, Any]
     audited: dict[str, Any]
 
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """The audit's verdict on each variant that ships; the original is shown for comparison only."""
+        return {subject["id"]: subject["verdict"] for subject in self.audited["subjects"] if subject["id"] != "original"}
+
 
 def make_models(shop: Workshop) -> Made:
     """Makes both versions; returns the first one's answers.
@@ -40,7 +45,7 @@ def make_models(shop: Workshop) -> Made:
         begun = time.monotonic()
         with ThreadPoolExecutor(len(_SEEDS)) as pool:  # two cores, and every process of ours uses one thread
             made = list(pool.map(lambda version: _make_version(shop, size, version), _SEEDS))  # noqa: B023
-        verdicts = {item.audited["verdict"] for item in made}
+        verdicts = {verdict for item in made for verdict in item.verdicts.values()}
         step(f"{'model':<14} {_describe(made[0])}  ({time.monotonic() - begun:.1f} s)")
         if verdicts == {"PASSED"}:
             return made[0]
@@ -67,5 +72,5 @@ def _describe(made: Made) -> str:
     before, after = (made.packed["accuracy"][name]["value"] for name in ("before", "after"))
     return (
         f"{FIRST} and {SECOND} trained, packed, audited: accuracy {before:.1%} -> {after:.1%}, "
-        f"{made.packed['size']['ratio']:.2f} times smaller, audit {made.audited['verdict']} ({made.size} network)"
+        f"{made.packed['size']['ratio']:.2f} times smaller, audit {', '.join(made.verdicts.values())} ({made.size} network)"
     )

@@ -66,7 +66,7 @@ class Report:
             and self.codes_distinct
             and self.accuracy["drop"]["value"] <= 0.01
             and self.size["ratio"] > 3
-            and self.audit["verdict"] == "PASSED"
+            and set(self.audit["verdicts"].values()) == {"PASSED"}
         )
 
     def to_json(self) -> dict[str, object]:
@@ -88,13 +88,14 @@ class Report:
         """A few lines for a person."""
         before, after, drop = (100 * self.accuracy[name]["value"] for name in ("before", "after", "drop"))
         low, high = (100 * end for end in self.accuracy["drop"]["interval"])
-        sizes = f"{self.size['before_bytes']} -> {self.size['after_bytes']} bytes"
+        sizes = f"{self.size['before']} -> {self.size['after']} bytes"
+        verdicts = ", ".join(f"{variant} {verdict}" for variant, verdict in self.audit["verdicts"].items())
         total = len(self.attacks)
         return "\n".join(
             [
                 f"accuracy   {before:.2f} % -> {after:.2f} %, drop {drop:.2f} points [{low:.2f}, {high:.2f}]",
                 f"size       {sizes}, {self.size['ratio']:.2f} times smaller",
-                f"audit      {self.audit['verdict']} ({self.audit['network']} network)",
+                f"audit      {verdicts} ({self.audit['network']} network)",
                 f"attacks    {self.attacks_refused} of {total} refused with a code of their own, the old model still inferring",
                 f"controls   {self.controls_installed} of {total} installed once the defect was removed",
                 f"time       {self.seconds:.0f} s",

@@ -1,0 +1,1 @@
+"""The audits: attacks on the exact bytes, controls, statistics, verdict, attestation."""

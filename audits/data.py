@@ -1,0 +1,128 @@
+"""The records an audit needs: inputs, labels and who was in the training set.
+
+DATA is ``module:function`` returning a mapping, or an ``.npz`` without pickles, with ``x``, ``y`` and ``member`` (true: was
+used for training). Records are private: they never enter ``audit.json``, only counts and a digest do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from device_client.bundle.digest import Digest
+from device_client.entrypoint import is_entry_point, load_entry_point
+from device_client.errors import UsageError
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+_HINT = "give x (one row per record), y (class index per record) and member (true: was used for training)"
+
+
+@dataclass(frozen=True)
+class AuditData:
+    """Checked records.
+
+    Attributes:
+        x: float32, (N, ...), as the model takes them, one record per row.
+        y: int64, (N,), class indices from 0.
+        member: bool, (N,).
+        digest: SHA-256 over shapes and bytes of the three.
+    """
+
+    x: Floats
+    y: Integers
+    member: Bools
+    digest: Digest
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that the labels span."""
+        return int(self.y.max()) + 1
+
+
+def load_data(text: str) -> AuditData:
+    """Reads and checks DATA.
+
+    Raises:
+        UsageError: missing array, wrong shape or type, or members that are also held-outs.
+    """
+    if is_entry_point(text) and not Path(text).exists():
+        made = load_entry_point(text)()
+        if not isinstance(made, Mapping):
+            raise UsageError("the function gave no mapping", code="audit_data", where=text, actual=type(made).__name__, hint=_HINT)
+        return check_data(made, where=text)
+    return check_data(_load_npz(Path(text)), where=text)
+
+
+def check_data(arrays: Mapping[str, Any], *, where: str) -> AuditData:
+    """Turns a mapping into checked records.
+
+    Raises:
+        UsageError: see ``load_data``.
+    """
+    for name in ("x", "y", "member"):
+        if name not in arrays:
+            raise UsageError("array missing", code="audit_data", where=where, expected=name, hint=_HINT)
+    x, y, member = (np.asarray(arrays[name]) for name in ("x", "y", "member"))
+    if x.ndim < 2 or len(x) == 0 or x.dtype.kind not in "fiub":
+        raise _wrong(where, "x", "numbers of shape (records, ...)", x)
+    if y.shape != (len(x),) or y.dtype.kind not in "iu" or int(y.min()) < 0:
+        raise _wrong(where, "y", f"{len(x)} class indices from 0", y)
+    if member.shape != (len(x),) or not (
+        member.dtype == np.bool_ or (member.dtype.kind in "iu" and set(np.unique(member)) <= {0, 1})
+    ):
+        raise _wrong(where, "member", f"{len(x)} booleans", member)
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    if not np.isfinite(x).all():
+        raise UsageError("x holds NaN or infinite values", code="audit_data", where=where)
+    y, member = np.ascontiguousarray(y, dtype=np.int64), np.ascontiguousarray(member, dtype=np.bool_)
+    _check_disjoint(x, member, where=where)
+    return AuditData(x, y, member, _digest(x, y, member))
+
+
+def _load_npz(path: Path) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in ("x", "y", "member") if name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as e:
+        raise UsageError(
+            "cannot read the data file", code="audit_data", where=str(path), expected=".npz or module:function", hint=_HINT
+        ) from e
+
+
+def _check_disjoint(x: Floats, member: Bools, *, where: str) -> None:
+    """A record on both sides makes the comparison of the sides meaningless."""
+    rows = [row.tobytes() for row in x.reshape(len(x), -1)]
+    both = {row for row, inside in zip(rows, member, strict=True) if inside} & {
+        row for row, inside in zip(rows, member, strict=True) if not inside
+    }
+    if both:
+        raise UsageError(
+            "members and held-outs overlap",
+            code="audit_data_overlap",
+            where=where,
+            actual=f"{len(both)} records that are both",
+            hint="remove the duplicates from one side",
+        )
+
+
+def _wrong(where: str, name: str, expected: str, array: npt.NDArray[Any]) -> UsageError:
+    return UsageError(
+        f"wrong {name}", code="audit_data", where=where, expected=expected, actual=f"{array.dtype} {array.shape}", hint=_HINT
+    )
+
+
+def _digest(*arrays: npt.NDArray[Any]) -> Digest:
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(f"{array.dtype.str}{array.shape};".encode())
+        state.update(array.tobytes())
+    return Digest(state.hexdigest())

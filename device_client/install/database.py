@@ -1,0 +1,163 @@
+"""The SQLite file under the device's state: made whole, opened only if it is exactly ours, changed in transactions.
+
+``synchronous=FULL`` on a write-ahead log: a committed transaction is on the disk when ``COMMIT`` returns, and a power cut
+at any instant leaves the state before or after it. The schema is compared word for word and ``trusted_schema`` is off,
+so a planted trigger or view is refused, not run. What the rows mean is in ``state.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from device_client.errors import StateError
+from device_client.install.state_schema import APPLICATION_ID, TABLES, USER_VERSION
+from device_client.trust.files import sync_folder
+
+Row = tuple[object, ...]
+
+
+def create_database(path: Path) -> None:
+    """Makes an empty database of generation 1; refuses to touch an existing file.
+
+    Raises:
+        StateError: ``state_exists``.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileExistsError as e:
+        raise StateError("there is a state already", code="state_exists", where=str(path)) from e
+    with contextlib.closing(_connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in TABLES.values():
+            connection.execute(statement)
+        connection.execute("INSERT INTO device (one, generation, report_counter) VALUES (1, 1, 0)")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+        connection.execute("COMMIT")
+    sync_folder(path.parent)
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Opens the file after checking that it is ours, of this format, undamaged.
+
+    Raises:
+        StateError: ``state_missing``, ``state_owner``, ``state_newer``, ``state_schema`` or ``state_damaged``.
+    """
+    try:
+        found = path.lstat()
+    except OSError as e:
+        raise StateError("no device state here", code="state_missing", where=str(path), hint="run `sealift device init`") from e
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise StateError(
+            "the state belongs to somebody else or is open to others",
+            code="state_owner",
+            where=str(path),
+            expected=f"a file of user {os.geteuid()}, mode 0600",
+            actual=f"user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}",
+        )
+    with _damage(path):
+        connection = _connect(path)
+        try:
+            _check(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+class Database:
+    """An open file. Changes need ``transaction()``."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def close(self) -> None:
+        """Closes the file; everything committed stays."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes inside, or none: also when the power goes."""
+        with _damage(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, statement: str, *values: object) -> list[Row]:
+        """All rows of a query."""
+        with _damage(self._path):
+            return self._connection.execute(statement, values).fetchall()
+
+    def row(self, statement: str) -> Row:
+        """The one row of a query that always has one."""
+        rows = self.rows(statement)
+        if not rows:
+            raise StateError("the state lacks its first row", code="state_damaged", where=str(self._path))
+        return rows[0]
+
+    def change(self, statement: str, *values: object) -> int:
+        """Runs a changing statement inside the transaction; returns the id of the row it added, if any."""
+        if not self._connection.in_transaction:
+            raise RuntimeError("changes need a transaction")
+        return self._connection.execute(statement, values).lastrowid or 0
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # mode=rw: a missing file is an error, never a new and empty memory
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=10.0)
+    try:
+        for pragma in ("trusted_schema = OFF", "synchronous = FULL", "foreign_keys = ON", "cell_size_check = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID and version > USER_VERSION:
+        raise StateError(
+            "the state was written by a newer client",
+            code="state_newer",
+            where=str(path),
+            expected=f"format {USER_VERSION}",
+            actual=f"format {version}",
+            hint="install the newer client again; nothing was changed",
+        )
+    # sqlite_% are SQLite's own indexes of primary keys
+    rows = connection.execute("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'").fetchall()
+    if (
+        application != APPLICATION_ID
+        or version != USER_VERSION
+        or {r[0]: (r[1], r[2]) for r in rows} != {name: ("table", sql) for name, sql in TABLES.items()}
+    ):
+        raise StateError("not the schema of a device's state", code="state_schema", where=str(path))
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(verdict)[:200])
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """The border where SQLite's errors become state errors."""
+    try:
+        yield
+    except sqlite3.OperationalError as e:
+        raise StateError("the state cannot be used", code="state_unwritable", where=str(path), actual=str(e)[:200]) from e
+    except sqlite3.DatabaseError as e:
+        raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(e)[:200]) from e

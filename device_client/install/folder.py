@@ -1,0 +1,321 @@
+"""The device's folder: its files, its configuration, and how ``sealift device init`` makes it.
+
+    root.json       the root that trust starts from, given by a person with its digest; read only
+    device.toml     server and models
+    policy.toml     acceptance policy
+    identity.pem    the device's key
+    state.db        the device's memory
+    blobs/  tuf/    blobs by digest; metadata cache, disposable
+    empty/          working directory of processes that load a model; empty and read-only
+    lock            one process at a time
+
+Made beside its place and renamed, so that it is there complete or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tuf.api.metadata import Metadata, Root
+
+from device_client.bundle.digest import Digest
+from device_client.bundle.fields import Fields
+from device_client.bundle.path import ModelPath
+from device_client.errors import FormatError, StateError, UsageError, VerificationError
+from device_client.install.database import create_database
+from device_client.install.identity import Identity, create_identity, load_identity
+from device_client.limits import DEFAULT_LIMITS, Limits
+from device_client.policy.policy import DEFAULT_POLICY_TEXT, AcceptancePolicy, parse_policy
+from device_client.trust.client import mapped_errors
+from device_client.trust.files import sync_folder, write_new
+from device_client.trust.rules import parse_role
+
+SCHEMA = 1
+MAX_CONFIG_BYTES = 64 * 1024
+MAX_MODELS = 64
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """``server`` without a trailing slash; ``root_sha256`` binds ``root.json`` to what the person gave at ``init``."""
+
+    server: str
+    models: tuple[ModelPath, ...]
+    root_sha256: Digest
+    unsafe_plain_http: bool = False
+
+    def to_toml(self) -> str:
+        """The file form."""
+        models = ", ".join(json.dumps(str(model)) for model in self.models)
+        return (
+            "# Written by `sealift device init`. An unknown key is an error.\n"
+            f"schema = {SCHEMA}\n"
+            f"server = {json.dumps(self.server)}\n"
+            f"models = [{models}]\n"
+            f"root_sha256 = {json.dumps(self.root_sha256.hex)}\n"
+            f"unsafe_plain_http = {json.dumps(self.unsafe_plain_http)}  # true: the device's token can be read on the way\n"
+        )
+
+
+@dataclass(frozen=True)
+class DeviceFolder:
+    """Where everything is."""
+
+    path: Path
+
+    def resolved(self) -> DeviceFolder:
+        """The same folder by an absolute path, for a process that changes its working directory."""
+        return DeviceFolder(self.path.resolve())
+
+    @property
+    def root(self) -> Path:
+        """The root that trust starts from."""
+        return self.path / "root.json"
+
+    @property
+    def config(self) -> Path:
+        """Server and models."""
+        return self.path / "device.toml"
+
+    @property
+    def policy(self) -> Path:
+        """Acceptance policy."""
+        return self.path / "policy.toml"
+
+    @property
+    def identity(self) -> Path:
+        """The device's key."""
+        return self.path / "identity.pem"
+
+    @property
+    def state(self) -> Path:
+        """The database."""
+        return self.path / "state.db"
+
+    @property
+    def blobs(self) -> Path:
+        """The blob store."""
+        return self.path / "blobs"
+
+    @property
+    def metadata(self) -> Path:
+        """The metadata cache."""
+        return self.path / "tuf"
+
+    @property
+    def empty(self) -> Path:
+        """The working directory of processes that load a model."""
+        return self.path / "empty"
+
+    @property
+    def lock(self) -> Path:
+        """The lock file."""
+        return self.path / "lock"
+
+
+@dataclass(frozen=True)
+class Device:
+    """An opened folder: everything but the database."""
+
+    folder: DeviceFolder
+    config: DeviceConfig
+    policy: AcceptancePolicy
+    identity: Identity
+    root: bytes
+
+    @property
+    def unsafe(self) -> tuple[str, ...]:
+        """Names of the settings that weaken a check."""
+        return self.policy.unsafe + (("unsafe_plain_http",) if self.config.unsafe_plain_http else ())
+
+
+def init_device(
+    path: Path,
+    *,
+    root: bytes,
+    root_sha256: Digest,
+    server: str,
+    models: tuple[ModelPath, ...],
+    policy: bytes | None = None,
+    unsafe_plain_http: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Device:
+    """Makes a device's folder; nothing is fetched, and nothing that exists is changed.
+
+    Args:
+        path: the folder; must not exist, or be empty.
+        root: bytes of the trusted root, brought by a person.
+        root_sha256: its digest, brought on another way.
+        server: base URL of the update server.
+        models: what this device follows.
+        policy: text of the acceptance policy, or None for the default.
+        unsafe_plain_http: allow ``http://`` to a server that is not on this machine.
+        limits: bound of the root.
+
+    Raises:
+        UsageError: another digest, a bad URL, no or too many models, a bad policy, or bytes that are no root.
+        StateError: ``state_exists``.
+    """
+    if Digest.of(root) != root_sha256:
+        raise UsageError(
+            "the root is not the one whose digest was given",
+            code="root_digest",
+            expected=root_sha256,
+            actual=Digest.of(root),
+            hint="get the digest from somebody you trust, on another way than the file",
+        )
+    _check_root(root, limits=limits)
+    config = DeviceConfig(check_server_url(server, unsafe_plain_http=unsafe_plain_http), models, root_sha256, unsafe_plain_http)
+    if not 1 <= len(set(models)) == len(models) <= MAX_MODELS:
+        raise UsageError("a device follows 1 to 64 different models", code="device_models", actual=len(models))
+    policy_text = DEFAULT_POLICY_TEXT.encode() if policy is None else policy
+    parse_policy(policy_text)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise StateError(
+            "there is something in this folder already",
+            code="state_exists",
+            where=str(path),
+            hint="choose another folder; an existing device is never overwritten",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-new-"))
+    try:
+        _fill(DeviceFolder(making), root=root, config=config, policy=policy_text)
+        making.rename(path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return open_device(path)
+
+
+def open_device(path: Path) -> Device:
+    """Reads a folder made by ``init_device``.
+
+    Raises:
+        StateError: missing, damaged, or owned or writable by somebody else.
+        UsageError: a configuration or policy with an unknown key or a wrong value; the key is named.
+    """
+    folder = DeviceFolder(path)
+    try:
+        found = path.stat()
+    except OSError as e:
+        raise StateError("no device here", code="state_missing", where=str(path), hint="run `sealift device init`") from e
+    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+        raise StateError(
+            "the device's folder belongs to somebody else or is open to others",
+            code="state_owner",
+            where=str(path),
+            expected=f"a folder of user {os.geteuid()} that nobody else can write",
+            actual=f"user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}",
+        )
+    config = parse_config(_read(folder.config, MAX_CONFIG_BYTES), where=str(folder.config))
+    root = _read(folder.root, DEFAULT_LIMITS.max_root_bytes)
+    if Digest.of(root) != config.root_sha256:
+        raise StateError(
+            "root.json is not the root given at init",
+            code="root_digest",
+            where=str(folder.root),
+            expected=config.root_sha256,
+            actual=Digest.of(root),
+            hint="put the original file back",
+        )
+    policy = parse_policy(_read(folder.policy, MAX_CONFIG_BYTES), where=str(folder.policy))
+    return Device(folder, config, policy, load_identity(folder.identity), root)
+
+
+def parse_config(data: bytes, *, where: str) -> DeviceConfig:
+    """Reads ``device.toml``.
+
+    Raises:
+        UsageError: not TOML, an unknown key, or a wrong value (``device_config``).
+    """
+    try:
+        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http")
+        fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=known)
+        fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
+        unsafe = fields.boolean("unsafe_plain_http") if "unsafe_plain_http" in fields else False
+        return DeviceConfig(
+            server=check_server_url(fields.text("server"), unsafe_plain_http=unsafe),
+            models=fields.items("models", lambda value, _: ModelPath.parse(str(value)), max_items=MAX_MODELS),
+            root_sha256=Digest(fields.text("root_sha256")),
+            unsafe_plain_http=unsafe,
+        )
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"not a TOML file: {e}", code="device_config", where=where) from e
+    except FormatError as e:
+        raise UsageError(e.what, code="device_config", where=e.where or where, expected=e.expected, actual=e.actual) from e
+
+
+def check_server_url(url: str, *, unsafe_plain_http: bool) -> str:
+    """The base URL without trailing slashes.
+
+    Raises:
+        UsageError: not a plain ``https://`` URL (``http://`` only to this machine, or by the unsafe setting).
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as e:
+        raise UsageError("not a URL", code="server_url", actual=url[:200]) from e
+    plain = (
+        parts.query or parts.fragment or parts.username or parts.password or any(c.isspace() or not c.isprintable() for c in url)
+    )
+    if parts.scheme not in {"http", "https"} or not host or plain:
+        raise UsageError("not a server's URL", code="server_url", expected="https://HOST[:PORT][/PATH]", actual=url[:200])
+    if parts.scheme == "http" and host not in _LOOPBACK and not unsafe_plain_http:
+        raise UsageError(
+            "plain http to another machine",
+            code="server_url",
+            expected="https://",
+            actual=url[:200],
+            hint="models are protected by their signatures, but the device's token is not; --unsafe-plain-http accepts that",
+        )
+    return url.rstrip("/")
+
+
+def _check_root(data: bytes, *, limits: Limits) -> None:
+    if len(data) > limits.max_root_bytes:
+        raise UsageError("the root is too long", code="root_syntax", expected=limits.max_root_bytes, actual=len(data))
+    try:
+        parse_role(data, where="root")
+        with mapped_errors("root"):
+            root = Metadata[Root].from_bytes(data)
+            root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+    except VerificationError as e:
+        raise UsageError(
+            f"not a root that signs itself: {e}"[:300], code="root_syntax", hint="give the root of the ceremony"
+        ) from e
+
+
+def _fill(folder: DeviceFolder, *, root: bytes, config: DeviceConfig, policy: bytes) -> None:
+    folder.path.chmod(0o700)
+    write_new(folder.root, root, mode=0o400)
+    write_new(folder.config, config.to_toml().encode(), mode=0o600)
+    write_new(folder.policy, policy, mode=0o600)
+    create_identity(folder.identity)
+    create_database(folder.state)
+    for made in (folder.blobs, folder.metadata):
+        made.mkdir(mode=0o700)
+    folder.empty.mkdir(mode=0o555)
+    sync_folder(folder.path)
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as e:
+        raise StateError("a file of the device is missing", code="state_missing", where=str(path), actual=e.strerror) from e
+    if len(data) > max_bytes:
+        raise StateError("a file of the device is too long", code="state_damaged", where=str(path))
+    return data

@@ -1,0 +1,97 @@
+"""What a poll writes down about itself: its state before each step, its journal, its reports, and what failed for good.
+
+Every method is one transaction, or says that it belongs into its caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from device_client.bundle.digest import Digest
+from device_client.bundle.path import ModelPath
+from device_client.errors import SealiftError, SelfTestError, VerificationError
+from device_client.install.folder import Device
+from device_client.install.machine import Event, State, next_state
+from device_client.install.report import Happening, queue_report
+from device_client.install.state import DeviceState, JournalEntry, Progress
+
+FORGIVEN_AFTER = timedelta(days=1)
+_FORGIVEN = ("selftest_memory", "selftest_timeout")  # causes that may lie in the moment, not in the model
+
+
+class Ledger:
+    """The book of one poll of one model. ``version`` and ``manifest`` are filled in as they become known."""
+
+    def __init__(self, device: Device, state: DeviceState, model: ModelPath, *, clock: Callable[[], datetime]) -> None:
+        self._device = device
+        self._state = state
+        self._model = model
+        self._clock = clock
+        self.at = State.IDLE
+        self.version: str | None = None
+        self.manifest: Digest | None = None
+
+    def begin(self) -> None:
+        """Leaves ``idle``; notes where an earlier poll was interrupted, if one was."""
+        before = self._state.progress(self._model)
+        if before.state is not State.IDLE:
+            at = f"at {before.state}"
+            entry = JournalEntry(self._clock(), str(self._model), "interrupted", version=before.version, detail=at)
+            with self._state.transaction():
+                self._state.write_journal(entry)
+        self.go(Event.POLL)
+
+    def go(self, event: Event) -> None:
+        """Moves to the next state, which is stored before it is acted upon."""
+        self.at = next_state(self.at, event)
+        with self._state.transaction():
+            self._store(self._clock())
+
+    def finish(self, *events: Event, now: datetime) -> None:
+        """The last steps of an activation, in the caller's transaction: told as installed, and idle again."""
+        for event in events:
+            self.at = next_state(self.at, event)
+        self.note("installed", now)
+        self.at = next_state(self.at, Event.REPORTED)
+        self._store(now)
+
+    def refuse(self, refusal: SealiftError) -> None:
+        """Ends the poll: journal, report, and the memory of a failed self-test. Changes nothing else."""
+        now = self._clock()
+        event = "refused" if isinstance(refusal, VerificationError) else "failed"
+        if refusal.code == "audit_entry_missing":
+            event = "awaiting_audit"
+        with self._state.transaction():
+            if isinstance(refusal, SelfTestError) and self.manifest is not None:
+                until = now + FORGIVEN_AFTER if refusal.code in _FORGIVEN else None
+                self._state.remember_bad(self._model, self.manifest, cause=refusal.code, until=until)
+            self.note(event, now, code=refusal.code, detail=str(refusal))
+            if self.at is not State.IDLE:
+                self.at = next_state(next_state(self.at, Event.REFUSED), Event.REPORTED)
+            self._store(now)
+
+    def note(
+        self,
+        event: str,
+        now: datetime,
+        *,
+        code: str | None = None,
+        detail: str | None = None,
+        target: tuple[str, Digest] | None = None,
+    ) -> None:
+        """Journal and outbox, in the caller's transaction. The same thing twice in a row is told to the server once."""
+        version = target[0] if target else self.version
+        manifest = str(target[1]) if target else self._manifest_text()
+        last = self._state.last_entry(self._model)
+        is_repeated = last is not None and (last.event, last.code, last.version) == (event, code, version)
+        self._state.write_journal(JournalEntry(now, str(self._model), event, version, code, detail))
+        if not is_repeated:
+            happening = Happening(event, self.at, code, detail, version, manifest)
+            queue_report(self._state, self._device, self._model, happening, now=now)
+
+    def _store(self, now: datetime) -> None:
+        self._state.set_progress(self._model, Progress(self.at, self.version, self._manifest_text(), now))
+
+    def _manifest_text(self) -> str | None:
+        return None if self.manifest is None else str(self.manifest)

@@ -1,0 +1,89 @@
+"""The states of an installation and every step between them, one line each. Pure: takes a state, returns the next.
+
+``poll.py`` stores the state that this returns before it acts upon it, so that a power cut leaves a record of what was
+under way. ``docs/device-states.md`` shows this table; a test holds the two together. ``probation``, ``rollback`` and
+``safe`` are words of the protocol that no step leads to yet: a bundle is committed in the transaction that activates it.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from device_client.errors import StateError
+
+
+class State(enum.StrEnum):
+    """Where an installation stands; the words are those of the reports (``docs/http-api.md`` 4.5)."""
+
+    IDLE = "idle"
+    CHECK = "check"
+    OFFERED = "offered"
+    DOWNLOADING = "downloading"
+    VERIFY = "verify"
+    STAGE = "stage"
+    SELFTEST = "selftest"
+    READY = "ready"
+    ACTIVATE = "activate"
+    PROBATION = "probation"
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+    REPORT = "report"
+    SAFE = "safe"
+
+
+class Event(enum.StrEnum):
+    """What moves it on."""
+
+    POLL = "poll"
+    NOTHING_NEW = "nothing new"
+    OFFER = "offer"
+    ACCEPTED = "accepted"
+    DOWNLOADED = "downloaded"
+    VERIFIED = "verified"
+    STAGED = "staged"
+    PASSED = "passed"
+    ACTIVATING = "activating"
+    ACTIVATED = "activated"
+    COMMITTED = "committed"
+    REFUSED = "refused"
+    REPORTED = "reported"
+    RESTARTED = "restarted"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.IDLE, Event.POLL): State.CHECK,
+    (State.CHECK, Event.NOTHING_NEW): State.IDLE,
+    (State.CHECK, Event.OFFER): State.OFFERED,
+    (State.CHECK, Event.REFUSED): State.REPORT,
+    (State.OFFERED, Event.ACCEPTED): State.DOWNLOADING,
+    (State.OFFERED, Event.REFUSED): State.REPORT,
+    (State.DOWNLOADING, Event.DOWNLOADED): State.VERIFY,
+    (State.DOWNLOADING, Event.REFUSED): State.REPORT,
+    (State.VERIFY, Event.VERIFIED): State.STAGE,
+    (State.VERIFY, Event.REFUSED): State.REPORT,
+    (State.STAGE, Event.STAGED): State.SELFTEST,
+    (State.STAGE, Event.REFUSED): State.REPORT,
+    (State.SELFTEST, Event.PASSED): State.READY,
+    (State.SELFTEST, Event.REFUSED): State.REPORT,
+    (State.READY, Event.ACTIVATING): State.ACTIVATE,
+    (State.ACTIVATE, Event.ACTIVATED): State.COMMIT,
+    (State.ACTIVATE, Event.REFUSED): State.REPORT,
+    (State.COMMIT, Event.COMMITTED): State.REPORT,
+    (State.REPORT, Event.REPORTED): State.IDLE,
+}
+"""Every step there is, but for the restart: from any state a new process begins at ``idle``, since all that counts
+(active bundle, marks, counters) changes in one transaction and never in between."""
+
+
+def next_state(state: State, event: Event) -> State:
+    """The state after ``event``.
+
+    Raises:
+        StateError: there is no such step (``illegal_transition``): a programming error, kept from doing harm.
+    """
+    if event is Event.RESTARTED:
+        return State.IDLE
+    found = TRANSITIONS.get((state, event))
+    if found is None:
+        raise StateError("no such step", code="illegal_transition", where=f"{state} + {event}")
+    return found

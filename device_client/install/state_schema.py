@@ -1,0 +1,115 @@
+"""The exact schema of the device's database. A file with any other is refused, never repaired or migrated by guess.
+
+``user_version`` counts formats. A newer client may migrate an older file in one transaction; an older client refuses a
+newer file (F09: a downgrade must not lower what is remembered).
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x5EA11F7D
+USER_VERSION = 1
+
+TABLES: dict[str, str] = {
+    # One row: this device. `root` is the newest verified root; `report_counter` the last one used.
+    "device": """CREATE TABLE device (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    generation INTEGER NOT NULL CHECK (generation >= 1),
+    report_counter INTEGER NOT NULL CHECK (report_counter >= 0),
+    root BLOB,
+    token TEXT,
+    enrolment TEXT
+) STRICT""",
+    # Version marks of TUF roles, bound to the keys and threshold that signed them.
+    "marks": """CREATE TABLE marks (
+    role TEXT NOT NULL,
+    keyset TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (role, keyset)
+) STRICT""",
+    # A bundle that was activated here, at any time. Never changed.
+    "deployments": """CREATE TABLE deployments (
+    id INTEGER PRIMARY KEY,
+    model TEXT NOT NULL,
+    version TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    variant_digest TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    installed TEXT NOT NULL
+) STRICT""",
+    # The signed files that a deployment rested on, as fetched.
+    "evidence": """CREATE TABLE evidence (
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    name TEXT NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (deployment, name)
+) STRICT""",
+    # What runs, and what ran before it.
+    "active": """CREATE TABLE active (
+    model TEXT PRIMARY KEY,
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    previous INTEGER REFERENCES deployments (id)
+) STRICT""",
+    # The highest committed release counter of a model, with the bundle that carried it. Never lowered.
+    "counters": """CREATE TABLE counters (
+    model TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    manifest TEXT NOT NULL
+) STRICT""",
+    # Never lowered.
+    "floors": """CREATE TABLE floors (
+    model TEXT PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    n INTEGER NOT NULL
+) STRICT""",
+    # The highest `seq` of a bundle's audit entry that was acted upon. Never lowered.
+    "seqs": """CREATE TABLE seqs (
+    model TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (model, manifest)
+) STRICT""",
+    # Withdrawn bundles (`kind` manifest) and runtime bytes (`kind` variant), with the seq that withdrew them. Never removed.
+    "withdrawals": """CREATE TABLE withdrawals (
+    model TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('manifest', 'variant')),
+    digest TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (model, kind, digest)
+) STRICT""",
+    # Bundles that failed their self-test here. `until` is null for ever, or when a cause of memory or time is forgiven.
+    "known_bad": """CREATE TABLE known_bad (
+    model TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    cause TEXT NOT NULL,
+    until TEXT,
+    PRIMARY KEY (model, manifest)
+) STRICT""",
+    # What is under way; the state is stored before it is acted upon.
+    "progress": """CREATE TABLE progress (
+    model TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    version TEXT,
+    manifest TEXT,
+    since TEXT NOT NULL
+) STRICT""",
+    # Signed reports that the server has not acknowledged.
+    "outbox": """CREATE TABLE outbox (
+    counter INTEGER PRIMARY KEY,
+    envelope BLOB NOT NULL
+) STRICT""",
+    # What happened, for people; the oldest rows go first.
+    "journal": """CREATE TABLE journal (
+    id INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    model TEXT NOT NULL,
+    event TEXT NOT NULL,
+    version TEXT,
+    code TEXT,
+    detail TEXT
+) STRICT""",
+}

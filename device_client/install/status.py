@@ -1,0 +1,90 @@
+"""How the device stands, for people and for ``--json``: what runs, what is remembered, what waits, what protects it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from device_client.bundle.path import ModelPath
+from device_client.install import identity, store
+from device_client.install.folder import Device
+from device_client.install.state import Deployment, DeviceState, JournalEntry, open_state
+from device_client.trust.times import format_time
+
+_JOURNAL_ROWS = 10
+
+
+def read_status(device: Device) -> dict[str, object]:
+    """Everything, read from the database alone; asks no server and changes nothing.
+
+    Raises:
+        StateError: the database cannot be read.
+    """
+    with open_state(device.folder.state) as state:
+        _, enrolment = state.enrolment()
+        return {
+            "ok": True,
+            "device_id": device.identity.device_id,
+            "server": device.config.server,
+            "enrolment": enrolment or "none",
+            "generation": state.generation(),
+            "models": {str(model): _model(state, model) for model in device.config.models},
+            "reports_waiting": len(state.outbox()),
+            "marks": [{"role": mark.role, "version": mark.version} for mark in state.marks().versions],
+            "protection": {"blobs": store.PROTECTION, "identity": identity.PROTECTION},
+            "unsafe": list(device.unsafe),
+            "journal": [_entry(entry) for entry in state.journal(limit=_JOURNAL_ROWS)],
+        }
+
+
+def status_text(status: Mapping[str, object]) -> str:
+    """The human form of ``read_status``."""
+    lines = [f"device {str(status['device_id'])[:16]}, enrolment {status['enrolment']}, server {status['server']}"]
+    models, protection, journal = status["models"], status["protection"], status["journal"]
+    for name, found in models.items() if isinstance(models, dict) else ():
+        active = found["active"]
+        running = f"{active['version']} ({active['variant']}), counter {active['counter']}" if active else "nothing installed"
+        lines.append(
+            f"{name}: {running}, state {found['state']}, floor {found['floor'] or 'none'}{' WITHDRAWN' * found['withdrawn']}"
+        )
+    lines.append(f"reports waiting: {status['reports_waiting']}")
+    lines += [f"{name}: {text}" for name, text in protection.items()] if isinstance(protection, dict) else []
+    lines += [f"UNSAFE setting: {name}" for name in status["unsafe"]] if isinstance(status["unsafe"], list) else []
+    for entry in journal if isinstance(journal, list) else ():
+        lines.append(" ".join(str(entry[key]) for key in ("at", "model", "event", "version", "code") if entry[key] is not None))
+    return "\n".join(lines)
+
+
+def _model(state: DeviceState, model: ModelPath) -> dict[str, object]:
+    active, memory = state.active(model), state.memory(model)
+    return {
+        "active": _deployment(active),
+        "previous": _deployment(state.previous(model)),
+        "state": state.progress(model).state.value,
+        "counter": str(memory.counter) if memory.counter else None,
+        "floor": str(memory.floor) if memory.floor else None,
+        "withdrawn": active is not None and memory.withdrawn.get(active.manifest, 0) >= memory.seqs.get(active.manifest, 1),
+    }
+
+
+def _deployment(found: Deployment | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "version": found.version,
+        "counter": str(found.counter),
+        "variant": found.variant,
+        "manifest": str(found.manifest),
+        "digest": str(found.variant_digest),
+        "installed": format_time(found.installed),
+    }
+
+
+def _entry(entry: JournalEntry) -> dict[str, object]:
+    return {
+        "at": format_time(entry.at),
+        "model": entry.model,
+        "event": entry.event,
+        "version": entry.version,
+        "code": entry.code,
+        "detail": entry.detail,
+    }

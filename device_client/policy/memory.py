@@ -1,0 +1,160 @@
+"""What the device remembers against the past: counters, floors, withdrawals, and which bytes carried a name.
+
+Pure: the database (``install/state.py``) hands in what it keeps and stores what these functions return. None of it is
+ever reset: a wiped cache, a re-keyed role or a new enrolment lowers nothing (DESIGN 4, "Memory").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tuf.api.metadata import Metadata, Root
+
+from device_client.bundle.counter import Counter
+from device_client.bundle.digest import Digest
+from device_client.errors import PolicyError, TrustError
+from device_client.trust.agreement import AgreedRelease
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is remembered about one model.
+
+    Attributes:
+        counter: the highest release counter that was committed here.
+        manifest: the bundle that carried it.
+        versions: version name to the bundle that was committed under it.
+        floor: the lowest counter that may be installed or rolled back to.
+        seqs: bundle to the highest ``seq`` of its audit entry that this device acted upon.
+        withdrawn: bundle to the ``seq`` under which it was withdrawn.
+        withdrawn_variants: digest of the runtime's bytes to the ``seq`` under which they were withdrawn.
+    """
+
+    counter: Counter | None = None
+    manifest: Digest | None = None
+    versions: Mapping[str, Digest] = field(default_factory=dict)
+    floor: Counter | None = None
+    seqs: Mapping[Digest, int] = field(default_factory=dict)
+    withdrawn: Mapping[Digest, int] = field(default_factory=dict)
+    withdrawn_variants: Mapping[Digest, int] = field(default_factory=dict)
+
+
+def check_memory(agreed: AgreedRelease, memory: Memory) -> None:
+    """What the device asks of a release because of what it has seen before.
+
+    The rules:
+        1. The counter is not below the highest one committed here.
+        2. The same counter is the same bundle.
+        3. The same version is the same bundle.
+        4. The counter is not below the floor.
+        5. The audit entry is not older than the one acted upon.
+        6. The bundle was not withdrawn, unless an entry with a higher ``seq`` restores it.
+
+    Raises:
+        PolicyError: ``counter_rollback``, ``equivocation``, ``below_floor``, ``seq_rollback`` or ``withdrawn``.
+    """
+    counter, digest = agreed.release.counter, agreed.manifest.digest
+    if memory.counter is not None and counter < memory.counter:  # 1
+        raise PolicyError(
+            "the release counter is below the one installed here before",
+            code="counter_rollback",
+            where=str(agreed.path),
+            expected=f"at least {memory.counter}",
+            actual=counter,
+            hint="going back is a new release of the old layers with a higher counter",
+        )
+    if counter == memory.counter and digest != memory.manifest:  # 2
+        raise _equivocation(f"counter {counter} of {agreed.path.of_model}", memory.manifest, digest)
+    known = memory.versions.get(agreed.path.version)
+    if known is not None and known != digest:  # 3
+        raise _equivocation(str(agreed.path), known, digest)
+    if memory.floor is not None and counter < memory.floor:  # 4
+        raise PolicyError(
+            "the release counter is below this device's floor",
+            code="below_floor",
+            where=str(agreed.path),
+            expected=f"at least {memory.floor}",
+            actual=counter,
+        )
+    acted_upon = memory.seqs.get(digest, 0)
+    if agreed.audit.seq < acted_upon:  # 5
+        raise PolicyError(
+            "an older audit entry than the one this device acted upon",
+            code="seq_rollback",
+            where=agreed.path.audit_target,
+            expected=f"at least {acted_upon}",
+            actual=agreed.audit.seq,
+        )
+    _check_withdrawn(memory.withdrawn.get(digest), agreed, where=str(agreed.path))  # 6
+
+
+def check_variant_memory(variant: Digest, agreed: AgreedRelease, memory: Memory) -> None:
+    """A model's bytes that were withdrawn stay so in every bundle, until an active entry with a higher ``seq``.
+
+    Args:
+        variant: digest of the bytes the runtime gets.
+        agreed: the release that would bring them.
+        memory: what this device keeps about the model.
+
+    Raises:
+        PolicyError: ``withdrawn``.
+    """
+    _check_withdrawn(memory.withdrawn_variants.get(variant), agreed, where=f"{agreed.path}: {variant}")
+
+
+def raised_floor(floor: Counter | None, candidate: Counter) -> Counter:
+    """The higher of the two: a floor never comes down."""
+    return candidate if floor is None or candidate > floor else floor
+
+
+def check_root_memory(remembered: bytes | None, seen: bytes) -> None:
+    """The root of this refresh is not older than the newest one verified here, and not another one of its version.
+
+    Raises:
+        TrustError: ``metadata_rollback`` or ``root_fork``.
+    """
+    if remembered is None or remembered == seen:
+        return
+    before, now = (Metadata[Root].from_bytes(data).signed.version for data in (remembered, seen))
+    if now < before:
+        raise TrustError(
+            "an older root than the one remembered",
+            code="metadata_rollback",
+            where="root",
+            expected=f"at least version {before}",
+            actual=now,
+            hint="the server or the network hides newer roots; the running model stays",
+        )
+    if now == before:
+        raise TrustError(
+            "two different roots carry one version",
+            code="root_fork",
+            where=f"root version {now}",
+            expected=Digest.of(remembered),
+            actual=Digest.of(seen),
+            hint="the holders of the root keys signed twice; do not go on before they have explained it",
+        )
+
+
+def _equivocation(where: str, known: Digest | None, seen: Digest) -> PolicyError:
+    return PolicyError(
+        "one name for two different bundles",
+        code="equivocation",
+        where=where,
+        expected=known,
+        actual=seen,
+        hint="a released version never changes; release a new version with a higher counter",
+    )
+
+
+def _check_withdrawn(seq: int | None, agreed: AgreedRelease, *, where: str) -> None:
+    if seq is not None and agreed.audit.seq <= seq:
+        raise PolicyError(
+            "withdrawn by the audit team",
+            code="withdrawn",
+            where=where,
+            expected=f"an active entry with seq above {seq}",
+            actual=f"seq {agreed.audit.seq}",
+            hint="the running model stays; ask the security team",
+        )

@@ -1,0 +1,154 @@
+"""``sealift pack``: one call into ``pack.pack``, and its result for people or for programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from device_client.bundle.counter import Counter
+from device_client.bundle.path import BundlePath
+from device_client.console import json_option, progress, show, step
+from device_client.errors import FormatError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from packager.facts import Candidate
+    from packager.pack import PackResult
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", required=True, metavar="DATA", help="module:function returning arrays, or an .npz file.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Recipe in TOML [default: static INT8].")
+@click.option("--line", required=True, metavar="L", help="Product line.")
+@click.option("--name", required=True, metavar="N", help="Model name within the line.")
+@click.option("--version", "version", required=True, metavar="V", help="Version; a text, its order means nothing.")
+@click.option("--counter", default="0.1", show_default=True, metavar="E.N", help="Release counter, above all published ones.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Folder to write; must not exist.")
+@json_option
+def pack(
+    model: str, data: str, recipe: Path | None, line: str, name: str, version: str, counter: str, out: Path, as_json: bool
+) -> None:
+    """Compress MODEL, measure what that did, and seal it into a bundle.
+
+    MODEL is an .onnx file, or module:function returning a torch module (or a module and example inputs). DATA holds one
+    array per model input ('x' where there is one), optional 'y', 'groups' and 'split'.
+
+    Writes the folder BUNDLE (an OCI image layout, the same bytes on every run) and BUNDLE.measurements.json (clock
+    readings). A variant that is larger than the original or misses the accuracy budget is not shipped: the original is.
+    """
+    try:
+        path, release_counter = BundlePath(line, name, version), Counter.parse(counter)
+    except FormatError as e:
+        raise UsageError(
+            e.what, code=e.code, where="--line, --name, --version, --counter", expected=e.expected, actual=e.actual
+        ) from e
+    try:
+        from packager.pack import PackRequest
+        from packager.pack import pack as run_pack
+        from packager.recipe import load_recipe
+    except ModuleNotFoundError as e:
+        if e.name is None or e.name.split(".")[0] in ("packager", "device_client"):
+            raise
+        raise MissingExtraError("packager", missing=e.name) from e
+    request = PackRequest(model, data, path, release_counter, out, load_recipe(recipe))
+    result = run_pack(request, progress=progress)
+    for warning in _warnings(result):
+        step(f"warning: {warning}")
+    show(_json(result), _text(result), as_json=as_json)
+
+
+def _warnings(result: PackResult) -> list[str]:
+    found = []
+    for candidate in result.facts.candidates:
+        budget = candidate.evaluation.budget
+        if candidate.refused is not None:
+            found.append(f"{candidate.id} does not ship, the original does: {candidate.refused}")
+        elif budget.verdict.value == "unproven":
+            drop = candidate.evaluation.drop
+            needed = (
+                f"about {budget.samples_needed} test rows would do"
+                if budget.samples_needed
+                else "more rows alone will not prove it"
+            )
+            found.append(
+                f"{candidate.id}: the accuracy budget is unproven: the drop may be up to {drop.high:.4f}, allowed "
+                f"{budget.allowed_drop:g}, {drop.samples} test rows; {needed}. `sealift sign` asks for --accept-unproven"
+            )
+        latency = result.latency.get(candidate.id)
+        if latency is not None and latency.low > 1.02:
+            found.append(f"{candidate.id} is slower than the original on this machine: {latency.ratio:.2f} times its latency")
+    for variant, score in result.facts.golden.scores:
+        if score.share < 0.95:
+            missed = ", ".join(f"{kind} ({count})" for kind, count in score.survivors)
+            found.append(f"{variant}: golden probes catch {score.share:.0%} of damaged copies, below 95 %; missed: {missed}")
+    return found
+
+
+def _json(result: PackResult) -> dict[str, object]:
+    facts = result.facts
+    main = facts.shipped[0]
+    latency = result.latency.get(main.id)
+    return {
+        "ok": True,
+        "bundle": str(result.out),
+        "manifest": str(result.bundle.digest),
+        "manifest_bytes": len(result.bundle.manifest_bytes),
+        "path": str(result.bundle.path),
+        "counter": str(result.bundle.contract.counter),
+        "variant": main.id,
+        "metric": facts.metric,
+        "accuracy": {
+            "before": facts.original.to_json(),
+            "after": main.evaluation.estimate.to_json(),
+            "drop": main.evaluation.drop.to_json(),
+        },
+        "size": {
+            "before": facts.original_bytes,
+            "after": main.size_bytes,
+            "ratio": round(facts.original_bytes / main.size_bytes, 4),
+        },
+        "latency_ratio": None if latency is None else latency.to_json(),
+        "budget": main.evaluation.budget.to_json(),
+        "golden": {"probes": facts.golden.count, "mutation_score": round(facts.golden.worst_share, 4)},
+        "variants": [_variant_json(candidate) for candidate in facts.candidates],
+        "measurements": str(result.measurements),
+    }
+
+
+def _variant_json(candidate: Candidate) -> dict[str, object]:
+    return {
+        "id": candidate.id,
+        "digest": str(candidate.model.digest),
+        "bytes": candidate.size_bytes,
+        "shipped": candidate.refused is None,
+        "refused": candidate.refused,
+        "verdict": candidate.evaluation.budget.verdict.value,
+    }
+
+
+def _text(result: PackResult) -> str:
+    facts = result.facts
+    lines = [str(result.bundle.digest), f"bundle    {result.out} ({result.bundle.path}, counter {result.bundle.contract.counter})"]
+    before = facts.original
+    lines.append(f"original  {facts.original_bytes} bytes, {facts.metric} {before.value:.4f} [{before.low:.4f}, {before.high:.4f}]")
+    for candidate in facts.shipped:
+        judged = candidate.evaluation
+        after = judged.estimate
+        ratio = facts.original_bytes / candidate.size_bytes
+        lines.append(
+            f"variant   {candidate.id}: {candidate.size_bytes} bytes, {ratio:.2f} times smaller, "
+            f"{judged.metric} {after.value:.4f} [{after.low:.4f}, {after.high:.4f}]"
+        )
+        lines.append(
+            f"          drop {judged.drop.value:.4f} [{judged.drop.low:.4f}, {judged.drop.high:.4f}], budget "
+            f"{judged.budget.allowed_drop:g}: {judged.budget.verdict.value}"
+        )
+        latency = result.latency.get(candidate.id)
+        if latency is not None:
+            lines.append(
+                f"          latency {latency.ratio:.2f} of the original [{latency.low:.2f}, {latency.high:.2f}] on this machine"
+            )
+    lines.append(f"golden    {facts.golden.count} probes catch {facts.golden.worst_share:.1%} of damaged copies")
+    return "\n".join(lines)

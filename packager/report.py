@@ -1,0 +1,97 @@
+"""The compression report: what was tried and chosen, and what it scored. A layer of the bundle, so no clock readings.
+
+Every figure says how it was obtained: ``measured`` (in the real runtime, on the bytes that ship), ``modelled`` or
+``unavailable``. Nothing in it names a version or counter: a re-issue carries the same report.
+"""
+
+from __future__ import annotations
+
+from device_client.bundle.strict_json import canonical_json
+from packager.budget import BudgetResult, worst_verdict
+from packager.facts import Candidate, PackFacts
+from packager.footprint import peak_ram_bytes
+from packager.golden import GoldenResult
+from packager.quantise import is_saturation_safe
+
+SCHEMA = "1.0"
+
+
+def build_report(facts: PackFacts) -> bytes:
+    """The report's canonical JSON."""
+    loaded, parts = facts.loaded, facts.parts
+    value: dict[str, object] = {
+        "schema": SCHEMA,
+        "line": facts.path.line,
+        "model": facts.path.model,
+        "task": facts.task,
+        "budget": overall_budget([candidate.evaluation.budget for candidate in facts.shipped]),
+        "source": {
+            "kind": loaded.source_name,
+            "digest": str(loaded.source_digest),
+            "bytes": loaded.source_bytes,
+            "preparation": list(loaded.notes),
+        },
+        "original": {
+            "what": "the source in FP32 normal form: what sizes, drops and ratios are compared with",
+            "bytes": facts.original_bytes,
+            "metric": facts.metric,
+            "test": facts.original.to_json(),
+        },
+        "data": {
+            "split": parts.origin,
+            "rows": {
+                "calibration": len(parts.calibration),
+                "validation": 0 if parts.validation is None else len(parts.validation),
+                "test": len(parts.test),
+            },
+            "grouped": parts.test.groups is not None,
+            "digests": {name: str(digest) for name, digest in parts.digests()},
+            "note": "parts share no row and no group; whether test rows trained the model, only their owner knows",
+        },
+        "variants": [_candidate_json(candidate, facts.original_bytes) for candidate in facts.candidates],
+        "golden": golden_json(facts.golden, facts.recipe.golden.min_score),
+        "latency": {"how": "unavailable", "reason": "clock readings are in the measurements file that the release entry names"},
+        "recipe": {"digest": str(facts.recipe.digest()), "effective": facts.recipe.to_json()},
+    }
+    return canonical_json(value)
+
+
+def overall_budget(results: list[BudgetResult]) -> dict[str, object]:
+    """The worst verdict of what ships, and the rows that would settle it."""
+    verdict = worst_verdict(results)
+    needed = [result.samples_needed for result in results if result.samples_needed is not None]
+    return {
+        "verdict": verdict.value,
+        "accuracy_drop": results[0].allowed_drop,
+        "samples_needed": max(needed) if needed else None,
+    }
+
+
+def golden_json(golden: GoldenResult, min_score: float) -> dict[str, object]:
+    """Number, origin and mutation score of the golden probes."""
+    return {
+        "probes": golden.count,
+        "bytes": len(golden.data),
+        "origin": "synthetic: from the inputs' declared ranges, else those of the calibration rows, and the source's digest",
+        "how": "measured",
+        "wanted_score": min_score,
+        "reached": golden.worst_share >= min_score,
+        "mutation": {variant: score.to_json() for variant, score in golden.scores},
+        "tolerances": {variant: tolerance.to_json() for variant, tolerance in golden.tolerances},
+    }
+
+
+def _candidate_json(candidate: Candidate, original_bytes: int) -> dict[str, object]:
+    return {
+        "id": candidate.id,
+        "shipped": candidate.refused is None,
+        "refused": candidate.refused,
+        "precision": candidate.precision,
+        "digest": str(candidate.model.digest),
+        "bytes": candidate.size_bytes,
+        "size_ratio": round(original_bytes / candidate.size_bytes, 4),
+        "evaluation": candidate.evaluation.to_json(),
+        "ram_bytes": {"how": "modelled", "value": peak_ram_bytes(candidate.model.data)},
+        "safe_without_vnni": {"how": "modelled", "value": is_saturation_safe(candidate.model.data)},
+        "techniques": list(candidate.evidence),
+    }

@@ -1,0 +1,91 @@
+"""How far a device's outputs may lie from the golden ones: from the output's own step, and from a second runtime.
+
+Another CPU may round an intermediate value the other way. How much that moves the output is measured, not guessed: the
+probes also run in the ONNX reference implementation (numpy, another arithmetic), and the largest difference counts
+double. Where that implementation is too slow or lacks an operator, a share of the output's span is used instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from device_client.bundle.contract import Tolerance
+from packager.footprint import activation_elements
+
+logger = logging.getLogger(__name__)
+
+_REFERENCE_PROBES = 8
+_MAX_REFERENCE_ELEMENTS = 400_000  # about a second per probe in the reference implementation
+_SPAN_SHARE = {"int8": 2.0**-6, "fp32": 2.0**-13}
+_FLOAT_FLOOR = 2.0**-17  # of the span: what reordering FP32 sums may change
+_STEP_SLACK = 1.001  # a step is a float32, and so are the two values whose difference is compared with it
+_MOVES_ONLY = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Concat"})
+
+
+def choose_tolerance(
+    data: bytes, precision: str, inputs: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]
+) -> Tolerance:
+    """The tolerance of one variant.
+
+    Args:
+        data: the variant's bytes.
+        precision: ``int8`` or ``fp32``.
+        inputs: probes, (count, ...).
+        expected: what the real runtime gave for them, (count, ...).
+    """
+    gap = reference_gap(data, inputs, expected)
+    step = output_step(data)
+    if step is not None and (gap is None or gap <= step * _STEP_SLACK):
+        return Tolerance("one_lsb", float(step * _STEP_SLACK))
+    span = max(float(np.ptp(array)) for array in expected.values()) or 1.0
+    allowed = span * _SPAN_SHARE[precision] if gap is None else max(2 * gap, span * _FLOAT_FLOOR)
+    return Tolerance("absolute", 2.0 ** math.ceil(math.log2(allowed)))
+
+
+def output_step(data: bytes) -> float | None:
+    """The largest quantisation step of the outputs, or ``None`` if one of them is not directly a quantised value."""
+    graph = onnx.load_from_string(data).graph
+    producers = {name: node for node in graph.node for name in node.output}
+    arrays = {tensor.name: tensor for tensor in graph.initializer}
+    steps = []
+    for output in graph.output:
+        pending = [output.name]
+        while pending:
+            node = producers.get(pending.pop())
+            if node is None:
+                return None
+            if node.op_type in _MOVES_ONLY:
+                pending.extend(name for name in node.input if name in producers)
+            elif node.op_type == "DequantizeLinear" and node.input[1] in arrays:
+                steps.append(float(numpy_helper.to_array(arrays[node.input[1]]).max()))
+            else:
+                return None
+    return max(steps, default=None)
+
+
+def reference_gap(data: bytes, inputs: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float | None:
+    """Largest difference between the real runtime and the ONNX reference on the first probes; ``None`` if unavailable."""
+    if activation_elements(data) > _MAX_REFERENCE_ELEMENTS:
+        return None
+    from onnx.reference import ReferenceEvaluator
+
+    names = list(expected)
+    gap = 0.0
+    try:
+        evaluator = ReferenceEvaluator(onnx.load_from_string(data))
+        for index in range(min(_REFERENCE_PROBES, len(next(iter(inputs.values()))))):
+            values = evaluator.run(names, {name: array[index : index + 1] for name, array in inputs.items()})
+            for name, value in zip(names, values, strict=True):
+                gap = max(gap, float(np.abs(np.asarray(value, np.float64) - expected[name][index : index + 1]).max()))
+    except (NotImplementedError, RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as e:
+        logger.info("no second opinion on the golden probes: %s", e)
+        return None
+    return gap if math.isfinite(gap) else None

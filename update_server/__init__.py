@@ -1,0 +1,1 @@
+"""The update server: distribution, publishing and the device API."""
