@@ -30,7 +30,6 @@ class Chain:
         self._shop = shop
         self._device = DemoDevice(shop)
         self._root_sha256 = ""
-        self._url = ""
 
     def run(self) -> Report:
         """The whole demo.
@@ -52,6 +51,7 @@ class Chain:
         web = WebRoot(self._shop.folder / "server", steal_keys(self._shop.folder))
         seen_timestamp = web.role_file("timestamp.json").read_bytes()
         self._say(f"release {SECOND}", lambda: self._release(SECOND))
+        step("attacks        the attacker holds the web root and the online keys, and in addition what each line says")
         report.attacks = besiege(self._shop, self._device, web=web, seen_timestamp=seen_timestamp)
         report.seconds = time.monotonic() - begun
         return report
@@ -74,12 +74,12 @@ class Chain:
             "--timestamp-key file:keys/timestamp.key --tokens tokens --accept-loopback-devices",
             holder="online",
         )
-        self._url = self._shop.serve(data=self._shop.folder / "server", holder="online")
-        return f"serves metadata, blobs and the device API at {self._url}"
+        self._shop.serve(data=self._shop.folder / "server", holder="online")
+        return f"serves metadata, blobs and the device API at {self._shop.url}"
 
     def _release(self, version: str) -> str:
         """The release team signs twice and publishes; the audit team attests, signs twice and publishes."""
-        bundle, at = f"bundles/{version}", f"--repo {self._url} --yes"
+        bundle, at = f"bundles/{version}", f"--repo {self._shop.url} --yes"
         for holder in ("release-a", "release-b"):
             command = f"sign {bundle} {at} --role {RELEASE} --key file:keys/{holder}.key --token-file tokens/{RELEASE}.token"
             self._shop.run(f"{command} --accept-unproven", holder=holder)
@@ -97,7 +97,7 @@ class Chain:
     def _install_first(self) -> str:
         self._shop.run(
             f"device init --dir device --root ceremony/metadata/1.root.json --root-sha256 {self._root_sha256} "
-            f"--server {self._url} --model {LINE}/{MODEL}"
+            f"--server {self._shop.url} --model {LINE}/{MODEL}"
         )
         self._shop.run("device enroll --dir device")
         polled = self._device.poll().answer

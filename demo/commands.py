@@ -32,6 +32,8 @@ def demo(folder: Path | None, as_json: bool) -> None:
     try:
         report = Chain(workshop).run()
     except KeyboardInterrupt as e:
+        workshop.close()
+        _empty(place)  # no half state: the folder was empty when the demo began
         raise click.Abort from e
     finally:
         workshop.close()
@@ -52,6 +54,14 @@ def _prepare(folder: Path | None) -> Path:
     return folder.resolve()
 
 
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -59,5 +69,5 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 def _closing(report: Report, workshop: Workshop, *, kept: Path | None) -> str:
     lines = [report.summary()]
     if kept is not None:
-        lines += ["", f"everything is in {workshop.folder}; to go on by hand:", *report.by_hand(workshop.folder)]
+        lines += ["", f"everything is in {workshop.folder}; to go on by hand:", *report.by_hand(workshop.folder, url=workshop.url)]
     return "\n".join(lines)

@@ -64,7 +64,10 @@ def _make_version(shop: Workshop, size: str, version: str) -> Made:
         f"pack {original} --data demo.digits:pack_data --recipe recipe.toml --line {LINE} --name {MODEL} "
         f"--version {version} --counter 0.{counter} --out bundles/{version}"
     )
-    audited = shop.run(f"audit run bundles/{version} --data demo.digits:audit_data --original {original} --out audit/{version}")
+    audited = shop.run(
+        f"audit run bundles/{version} --data demo.digits:audit_data --original {original} --recipe recipe.toml "
+        f"--out audit/{version}"
+    )
     return Made(size, packed.answer, audited.answer)
 
 

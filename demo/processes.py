@@ -38,9 +38,11 @@ class Workshop:
 
     Attributes:
         folder: where all of it lies.
+        url: where the server answers, once it was started.
     """
 
     folder: Path
+    url: str = ""
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self, command: str, *, holder: str | None = None, refusal_allowed: bool = False) -> Outcome:
@@ -64,8 +66,8 @@ class Workshop:
         """
         return self._finish(module, command, holder=None, refusal_allowed=False)
 
-    def serve(self, *, data: Path, holder: str) -> str:
-        """Starts the server in the background and returns its URL once it answers.
+    def serve(self, *, data: Path, holder: str) -> None:
+        """Starts the server in the background and sets ``url`` once it answers.
 
         Raises:
             SealiftError: ``demo_step`` if it does not come up.
@@ -79,7 +81,8 @@ class Workshop:
         end = time.monotonic() + _SERVER_START_S
         while time.monotonic() < end and child.poll() is None:
             if port_file.exists() and (text := port_file.read_text().strip()):
-                return f"http://127.0.0.1:{int(text)}"
+                self.url = f"http://127.0.0.1:{int(text)}"
+                return
             time.sleep(0.05)
         raise SealiftError("the server did not start", code="demo_step", where=str(self.folder / "server.log"))
 

@@ -102,15 +102,20 @@ class Report:
             ]
         )
 
-    def by_hand(self, folder: Path) -> list[str]:
-        """Commands to go on with, as typed in a shell."""
+    def by_hand(self, folder: Path, *, url: str) -> list[str]:
+        """Commands to go on with, as typed in a shell; the device knows the server under ``url``."""
         here = shlex.quote(str(folder))
+        sign = "--role release-digits --key file:keys/release-a.key --token-file tokens/release-digits.token"
         return [
             f"  cd {here}",
-            "  SEALIFT_PASSPHRASE_FILE=secrets/online sealift server serve --data server --port 8470 &",
+            f"  SEALIFT_PASSPHRASE_FILE=secrets/online sealift server serve --data server --port {url.rpartition(':')[2]} &",
             "  sealift device status --dir device",
+            "  sealift device poll --dir device",
             "  sealift device infer --dir device --model digits/mlp --input samples.npz",
             "  sealift inspect bundles/1.1.0",
             "  sealift keys show --repo ceremony",
-            f"  open {here}/audit/1.1.0/report.html in a browser",
+            f"  sealift pack models/{self.audit['network']}-1.1.0.onnx --data demo.digits:pack_data --line digits --name mlp \\",
+            "      --version 2.0.0 --counter 0.100 --out bundles/2.0.0",
+            f"  SEALIFT_PASSPHRASE_FILE=secrets/release-a sealift sign bundles/2.0.0 --repo {url} {sign}",
+            f"  xdg-open {here}/audit/1.1.0/report.html",
         ]
