@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,7 @@ class Workshop:
         """Ends every process that is still running; safe to call twice."""
         for child in list(self._children):
             self._end(child)
+        shutil.rmtree(self.folder / "tmp", ignore_errors=True)
 
     def _finish(self, module: str, command: str, *, holder: str | None, refusal_allowed: bool) -> Outcome:
         begun = time.monotonic()
@@ -110,7 +112,9 @@ class Workshop:
 
     def _start(self, module: str, arguments: list[str], *, holder: str | None, stdout: Any, stderr: Any) -> subprocess.Popen[bytes]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SEALIFT_PASSPHRASE")}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        scratch = self.folder / "tmp"  # libraries leave caches in the temporary folder; nothing outside ours
+        scratch.mkdir(exist_ok=True)
+        environment |= {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
         if holder is not None:
             environment["SEALIFT_PASSPHRASE_FILE"] = str(self.folder / "secrets" / holder)
         child = subprocess.Popen(
