@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -17,8 +18,9 @@ from audits.targets import load_bundle, load_original
 from audits.verdict import Verdict
 from device_client.bundle.digest import Digest
 from device_client.console import json_option, show, step
-from device_client.errors import PolicyError, UsageError
+from device_client.errors import UsageError
 from device_client.limits import DEFAULT_LIMITS
+from device_client.text import printable
 from device_client.trust.attestation import VerifiedAudit, verify_attestation
 from device_client.trust.keys import load_public_key, load_signer
 from device_client.trust.passphrase import ask_passphrase
@@ -74,8 +76,10 @@ def run(
     )
     stored = write_audit(result, out, private=include_private)
     step(f"wrote {out / AUDIT_FILE} and {out / REPORT_FILE}")
-    show(_summary(stored.audit, stored.evidence, out), _text(stored.audit), as_json=as_json)
-    _require(stored.audit, require)
+    other = [item.id for item in stored.audit.variants if require is not None and item.verdict.value != require]
+    show(_summary(stored.audit, stored.evidence, out) | _met(not other), _text(stored.audit), as_json=as_json)
+    if other:
+        _refuse(other[0], expected=require)
 
 
 @audit.command("report")
@@ -126,15 +130,11 @@ def verify(
     wanted = None if subject is None else Digest.parse(subject, where="--subject")
     keys = [load_public_key(path) for path in public_keys]
     found = verify_attestation(_read(file), keys=keys, threshold=threshold, subject=wanted, now=utc_now(), where=str(file))
-    show(*_describe(found), as_json=as_json)
-    if require is not None and found.audit.verdict != require:
-        raise PolicyError(
-            "the verdict is not the one required",
-            code="verdict_not_accepted",
-            where=str(file),
-            expected=require,
-            actual=found.audit.verdict,
-        )
+    met = require is None or found.audit.verdict == require
+    result, text = _describe(found)
+    show(result | _met(met), text, as_json=as_json)
+    if not met:
+        _refuse(str(file), expected=require)
 
 
 def _summary(result: Audit, evidence: Digest, out: Path) -> dict[str, object]:
@@ -159,7 +159,8 @@ def _summary(result: Audit, evidence: Digest, out: Path) -> dict[str, object]:
 
 
 def _text(result: Audit) -> str:
-    lines = [f"{subject.verdict.value:<13} {subject.id:<20} {'; '.join(subject.reasons)}" for subject in result.subjects]
+    # ids and reasons may quote names from the model
+    lines = [f"{item.verdict.value:<13} {printable(item.id):<20} {printable('; '.join(item.reasons))}" for item in result.subjects]
     power = result.controls.smallest_caught
     lines.append(
         "controls: no planted leak was caught"
@@ -184,19 +185,18 @@ def _describe(found: VerifiedAudit) -> tuple[dict[str, object], str]:
         "evidence": str(about.evidence),
         "keyids": list(found.keyids),
     }
-    return result, f"{about.verdict} {about.subject_name} {about.subject}\nvalid until {format_time(about.expires)}"
+    return result, f"{about.verdict} {printable(about.subject_name)} {about.subject}\nvalid until {format_time(about.expires)}"
 
 
-def _require(result: Audit, verdict: str | None) -> None:
-    other = [subject for subject in result.variants if verdict is not None and subject.verdict.value != verdict]
-    if other:
-        raise PolicyError(
-            "the verdict is not the one required",
-            code="verdict_not_accepted",
-            where=other[0].id,
-            expected=verdict,
-            actual=other[0].verdict.value,
-        )
+def _met(met: bool) -> dict[str, object]:
+    """What ``--require`` adds to a result that is printed in any case."""
+    return {"ok": True} if met else {"ok": False, "code": "verdict_not_accepted"}
+
+
+def _refuse(where: str, *, expected: str | None) -> NoReturn:
+    """Exits 1 after the result: a second JSON object on stdout would be one too many."""
+    step(f"error: the verdict is not the one required: expected {expected} ({where})")
+    raise click.exceptions.Exit(1)
 
 
 def _read(path: Path) -> bytes:

@@ -31,11 +31,13 @@ def planted_records(pools: Pools, *, seed: int) -> npt.NDArray[np.int64]:
     return np.stack([np.pad(rows, (0, PLANTED_PER_CLASS - len(rows)), mode="edge") for rows in chosen])
 
 
-def planted_model(data: AuditData, pools: Pools, records: npt.NDArray[np.int64], *, strength: float) -> bytes:
+def planted_model(
+    data: AuditData, pools: Pools, records: npt.NDArray[np.int64], *, strength: float, names: tuple[str, str] = ("x", "y")
+) -> bytes:
     """An ONNX template classifier: the score of a class is its best match among (1 - strength) * class mean + strength * record.
 
     Templates are centred and of length 1. Restarts of an attack find different templates, as in a network that has
-    memorised several records.
+    memorised several records. ``names`` of its input and output are the audited model's, so that one recipe fits both.
     """
     flat = data.x.reshape(len(data.x), -1).astype(np.float64)
     means = np.stack([flat[np.concatenate([pool.members, pool.heldouts])].mean(axis=0) for pool in pools.classes])
@@ -45,7 +47,7 @@ def planted_model(data: AuditData, pools: Pools, records: npt.NDArray[np.int64],
     spread = float(np.linalg.norm(flat - pools.centre, axis=1).mean()) or 1.0
     weights = (_SHARPNESS / spread) * templates
     bias = (-weights @ pools.centre).astype(np.float32)
-    return _template_classifier(weights.astype(np.float32), bias, classes=len(records), shape=data.x.shape[1:])
+    return _template_classifier(weights.astype(np.float32), bias, classes=len(records), shape=data.x.shape[1:], names=names)
 
 
 def untrained_twin(model: bytes, *, seed: int) -> bytes:
@@ -64,24 +66,25 @@ def untrained_twin(model: bytes, *, seed: int) -> bytes:
     return twin
 
 
-def _template_classifier(weights: Floats, bias: Floats, *, classes: int, shape: tuple[int, ...]) -> bytes:
+def _template_classifier(weights: Floats, bias: Floats, *, classes: int, shape: tuple[int, ...], names: tuple[str, str]) -> bytes:
     grouping = np.array([0, classes, len(bias) // classes], dtype=np.int64)
+    given, result = names
     nodes = [
-        helper.make_node("Flatten", ["x"], ["flat"], axis=1),
-        helper.make_node("Gemm", ["flat", "weights", "bias"], ["matches"], transB=1),
-        helper.make_node("Reshape", ["matches", "by_class"], ["grouped"]),
-        helper.make_node("ReduceMax", ["grouped"], ["logits"], axes=[2], keepdims=0),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("Flatten", [given], ["planted/flat"], axis=1),
+        helper.make_node("Gemm", ["planted/flat", "planted/weights", "planted/bias"], ["planted/matches"], transB=1),
+        helper.make_node("Reshape", ["planted/matches", "planted/by_class"], ["planted/grouped"]),
+        helper.make_node("ReduceMax", ["planted/grouped"], ["planted/logits"], axes=[2], keepdims=0),
+        helper.make_node("Softmax", ["planted/logits"], [result], axis=1),
     ]
     graph = helper.make_graph(
         nodes,
         "planted",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *shape])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", classes])],
+        [helper.make_tensor_value_info(given, TensorProto.FLOAT, ["n", *shape])],
+        [helper.make_tensor_value_info(result, TensorProto.FLOAT, ["n", classes])],
         [
-            numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(bias, "bias"),
-            numpy_helper.from_array(grouping, "by_class"),
+            numpy_helper.from_array(weights, "planted/weights"),
+            numpy_helper.from_array(bias, "planted/bias"),
+            numpy_helper.from_array(grouping, "planted/by_class"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

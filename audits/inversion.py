@@ -88,7 +88,9 @@ def invert(
     """
     starts = _starts(start, classes=classes, restarts=settings.restarts, bounds=bounds, seed=seed)
     labels = torch.arange(classes).repeat(settings.restarts)
-    return [_scored(model, name, _attack(name, model, starts, labels, bounds, settings), classes) for name in settings.attacks]
+    made = {name: _attack(name, model, starts, labels, bounds, settings).numpy() for name in settings.attacks}
+    # the map from units of the range may round past its ends
+    return [_scored(model, name, np.clip(images, bounds.low, bounds.high), classes) for name, images in made.items()]
 
 
 def ascend_probability(
@@ -175,9 +177,9 @@ def _attack(name: str, model: WhiteBox, starts: Tensor, labels: Tensor, bounds: 
     )
 
 
-def _scored(model: WhiteBox, name: str, images: Tensor, classes: int) -> Reconstruction:
+def _scored(model: WhiteBox, name: str, images: Floats, classes: int) -> Reconstruction:
     """Asks the runtime for the confidence of every image."""
-    found = images.numpy().astype(np.float32)
+    found = images.astype(np.float32)
     labels = np.tile(np.arange(classes), len(found) // classes)
     confidence = model.probabilities(found)[np.arange(len(found)), labels]
     return Reconstruction(name, found.reshape(-1, classes, *found.shape[1:]), confidence.reshape(-1, classes))

@@ -102,7 +102,7 @@ def _subjects(audit: Audit) -> str:
                 _tag(subject.verdict),
                 f"{subject.size_bytes / 1024:.1f} KiB",
                 f"{access['accuracy_members']:.1%} / {access['accuracy_heldouts']:.1%}",
-                escape(difference),
+                escape(difference) + _masking(access),
                 f"{subject.findings.p_adjusted:.2g}",
             ]
         )
@@ -116,6 +116,12 @@ def _subjects(audit: Audit) -> str:
     ]
     note = "Verdicts belong to exactly these bytes. The original is audited for comparison and is not attested."
     return _section("Models", _note(note) + _table(head, rows, numeric={2, 3, 4, 5}))
+
+
+def _masking(access: dict[str, Any]) -> str:
+    """Attacks whose gradient the model masks: the original's images did better than its own, and are judged instead."""
+    names = ", ".join(access.get("masked_gradient", []))
+    return f'<br><span class="sub">gradient masked: {escape(names)}</span>' if names else ""
 
 
 def _gaps(audit: Audit) -> str:

@@ -152,8 +152,9 @@ def _attack_controls(
     controls: dict[str, Attacked] = {}
     if not bench.pools.thin:
         records = planted_records(bench.pools, seed=seed)
+        names = (original.model.inputs[0].name, original.model.outputs[0].name)
         for strength in (0.0, *settings.planted_strengths):
-            model = planted_model(bench.data, bench.pools, records, strength=strength)
+            model = planted_model(bench.data, bench.pools, records, strength=strength, names=names)
             name = f"planted:{strength:g}" if strength else "class_mean"
             plain = bench.attack(check_model(model, where=name))
             controls[name] = plain

@@ -85,7 +85,9 @@ class Chain:
             self._shop.run(f"{command} --accept-unproven", holder=holder)
         self._shop.run(f"publish {bundle} {at} --role {RELEASE} --token-file tokens/{RELEASE}.token")
         attested = f"attestations/{version}"
-        self._shop.run(f"audit attest audit/{version} --key file:keys/audit-a.key --out {attested}", holder="audit-a")
+        self._shop.run(
+            f"audit attest audit/{version} --bundle {bundle} --key file:keys/audit-a.key --out {attested}", holder="audit-a"
+        )
         files = sorted((self._shop.folder / attested).glob("*.dsse.json"))
         options = " ".join(f"--attestation {attested}/{path.name}" for path in files)
         for holder in ("audit-a", "audit-b"):

@@ -17,6 +17,23 @@ SIZES = ("regular", "small")  # tried in this order until the audit passes; its 
 _SEEDS = {FIRST: 1, SECOND: 2}
 RECIPE = """\
 schema = 1
+task = "classification"
+
+[budget]
+accuracy_drop = 0.01
+
+[inputs.x]
+meaning = "brightness of 8 by 8 pixels, row by row"
+range = [0.0, 1.0]
+
+[outputs.y]
+meaning = "one score for each digit, 0 to 9"
+
+[card]
+description = "Reads one handwritten digit."
+licence = "the digits are part of scikit-learn (BSD-3-Clause)"
+intended_use = "demonstration of Sealift"
+limitations = "trained on half of 1797 small images; not for real use"
 """
 
 

@@ -5,7 +5,7 @@ Each command is one call into ``install`` or ``inference``; numpy and the runtim
 
 from __future__ import annotations
 
-import os
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,8 +177,8 @@ def infer(path: Path, *, model: ModelPath | None, input_file: Path, output: Path
     wanted = _the_model(model, opened.config.models)
     inputs = _load_inputs(input_file)
     folder, target = opened.folder.resolved(), None if output is None else output.absolute()
-    os.chdir(folder.empty)  # the session factory's rule: relative names in a model lead nowhere
-    with open_model(folder, wanted) as loaded:
+    # The session factory's rule: in an empty working directory, relative names in a model lead nowhere.
+    with contextlib.chdir(folder.empty), open_model(folder, wanted) as loaded:
         names = [spec.name for spec in loaded.contract.inputs]
         if len(names) == 1 and set(inputs) == {"x"}:
             inputs = {names[0]: inputs["x"]}

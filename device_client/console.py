@@ -59,7 +59,7 @@ def run_main(command: click.Command, *, prog_name: str, args: list[str] | None =
     """
     arguments = sys.argv[1:] if args is None else args
     try:
-        command.main(args=arguments, prog_name=prog_name, standalone_mode=False)
+        outcome = command.main(args=arguments, prog_name=prog_name, standalone_mode=False)
     except SealiftError as error:
         if "--json" in arguments:
             click.echo(json.dumps({"ok": False, **error.to_json()}, ensure_ascii=False))
@@ -67,12 +67,10 @@ def run_main(command: click.Command, *, prog_name: str, args: list[str] | None =
         if error.hint:
             click.echo(f"hint: {printable(error.hint)}", err=True)
         return error.exit_status
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except click.Abort:
         click.echo("error: interrupted", err=True)
         return 130
     except click.ClickException as error:
         error.show()
         return 2
-    return 0
+    return outcome if isinstance(outcome, int) else 0  # outside its standalone mode click returns the status of `Exit`

@@ -111,7 +111,11 @@ def _json(result: PackResult) -> dict[str, object]:
         },
         "latency_ratio": None if latency is None else latency.to_json(),
         "budget": main.evaluation.budget.to_json(),
-        "golden": {"probes": facts.golden.count, "mutation_score": round(facts.golden.worst_share, 4)},
+        "golden": {
+            "probes": facts.golden.count,
+            "mutation_score": round(facts.golden.worst_share, 4),
+            "mutation": {variant: score.to_json() for variant, score in facts.golden.scores},
+        },
         "variants": [_variant_json(candidate) for candidate in facts.candidates],
         "measurements": str(result.measurements),
     }
@@ -150,5 +154,9 @@ def _text(result: PackResult) -> str:
             lines.append(
                 f"          latency {latency.ratio:.2f} of the original [{latency.low:.2f}, {latency.high:.2f}] on this machine"
             )
-    lines.append(f"golden    {facts.golden.count} probes catch {facts.golden.worst_share:.1%} of damaged copies")
+    idle = sum(score.without_effect for _, score in facts.golden.scores)
+    lines.append(
+        f"golden    {facts.golden.count} probes catch {facts.golden.worst_share:.1%} of damaged copies"
+        + (f"; {idle} more change no output and are not counted" if idle else "")
+    )
     return "\n".join(lines)

@@ -9,11 +9,13 @@ from pathlib import Path
 import click
 
 from device_client.bundle.counter import Counter
+from device_client.bundle.digest import Digest
 from device_client.bundle.layout import LayoutDirectory
 from device_client.bundle.verified import VerifiedBundle, verify_bundle
 from device_client.console import json_option, progress, show, step
 from device_client.errors import UsageError
 from device_client.limits import DEFAULT_LIMITS
+from device_client.text import printable
 from device_client.trust.custom import Rollout
 from device_client.trust.keys import load_signer
 from device_client.trust.passphrase import ask_passphrase
@@ -50,6 +52,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before signing
     type=click.Path(path_type=Path),
     help="Audit attestation; repeat, one per variant.",
 )
+@click.option("--root-sha256", help="Digest of the newest root, as you know it: sign only on top of that root.")
 @click.option("--replace", is_flag=True, help="Prepare anew, dropping the signatures on what is prepared.")
 @token_option
 @yes_option
@@ -65,6 +68,7 @@ def sign(
     accept_unproven: bool,
     measurements: Path | None,
     attestations: tuple[Path, ...],
+    root_sha256: str | None,
     replace: bool,
     token_file: Path | None,
     yes: bool,
@@ -109,8 +113,9 @@ def sign(
         raise UsageError(
             "nothing is prepared for this role", code="draft_missing", where=role, hint="give the BUNDLE to prepare it"
         )
+    _check_root(draft, root_sha256)
     signers = [load_signer(uri, passphrase=ask_passphrase) for uri in key_uris]
-    _confirm(f"{role} on {staging.name}", draft.changes, yes=yes)
+    _confirm(f"{role} on {staging.name}, under root {draft.root_digest}", draft.changes, yes=yes)
     state = store_signed(draft, signers=signers, staging=staging, replace=replace, now=now)
     text = f"{role}: {len(state.signed)} of {state.threshold} signatures"
     text += (
@@ -192,10 +197,23 @@ def _join(prepared: Draft, fresh: Draft) -> Draft:
     return prepared
 
 
+def _check_root(draft: Draft, root_sha256: str | None) -> None:
+    """The folder or server may show a root of its own making; the signer's own digest of the root tells."""
+    if root_sha256 is not None and draft.root_digest != Digest(root_sha256.removeprefix("sha256:")):
+        raise UsageError(
+            "the repository has another root than the one given",
+            code="root_digest",
+            where=draft.role,
+            expected=f"sha256:{root_sha256.removeprefix('sha256:')}",
+            actual=draft.root_digest,
+            hint="do not sign: ask the holders of the root keys whether root was renewed",
+        )
+
+
 def _confirm(where: str, lines: tuple[str, ...] | list[str], *, yes: bool) -> None:
-    step(f"{where}:")
+    step(f"{printable(where)}:")
     for line in lines:
-        step(f"  {line}")
+        step(f"  {printable(line)}")  # drafts come from outside, and must not move the cursor over what was shown
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody to ask", code="confirmation", hint="look at the changes above, then give --yes")

@@ -23,7 +23,7 @@ from device_client.inference.session import open_session
 from device_client.inference.walker import CheckedModel, check_model
 from packager.golden_plan import GoldenPlan
 from packager.mutations import Mutant, make_mutants
-from packager.probe_search import STEPS, WIDTH, seek_probe
+from packager.probe_search import WIDTH, search_steps, seek_probe
 from packager.probes import ProbeSpec, join_probes, make_probes
 from packager.tolerance import choose_tolerance
 
@@ -32,25 +32,33 @@ Probes = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class MutationScore:
-    """How many mutants of one variant the probes catch. ``survivors``: kind of defect to number missed."""
+    """How many mutants of one variant the probes catch.
+
+    ``without_effect``: mutants that changed no output in any of ``searched`` inputs, such as a zeroed channel that was
+    never active; they cannot be told from the original and do not count. ``survivors``: kind of defect to number missed.
+    """
 
     mutants: int
     caught: int
+    without_effect: int
     survivors: tuple[tuple[str, int], ...]
+    searched: int
 
     @property
     def share(self) -> float:
-        """In [0, 1]; 1.0 where there was nothing to damage."""
-        return self.caught / self.mutants if self.mutants else 1.0
+        """Caught mutants of those with an effect, in [0, 1]; 1.0 where there was nothing to damage."""
+        effective = self.mutants - self.without_effect
+        return self.caught / effective if effective else 1.0
 
     def to_json(self) -> dict[str, object]:
         """As it stands in the report."""
         return {
             "mutants": self.mutants,
             "caught": self.caught,
+            "without_effect": self.without_effect,
             "score": round(self.share, 4),
             "survivors": dict(self.survivors),
-            "inputs_searched_per_survivor": STEPS * WIDTH,
+            "inputs_searched_per_survivor": self.searched,
         }
 
 
@@ -123,6 +131,8 @@ class _Trial:
     tolerance: Tolerance
     total: int
     alive: list[Mutant]
+    without_effect: int = 0
+    searched: int = 0
 
     @classmethod
     def start(cls, variant: GoldenVariant, probes: Probes, mutants: list[Mutant]) -> _Trial:
@@ -142,7 +152,8 @@ class _Trial:
 
     def score(self) -> MutationScore:
         survivors = Counter(mutant.kind for mutant in self.alive)
-        return MutationScore(self.total, self.total - len(self.alive), tuple(sorted(survivors.items())))
+        caught = self.total - self.without_effect - len(self.alive)
+        return MutationScore(self.total, caught, self.without_effect, tuple(sorted(survivors.items())), self.searched)
 
 
 def _grow(
@@ -156,6 +167,7 @@ def _grow(
 ) -> Probes:
     """Adds a probe for one survivor after another, while a variant is under the wanted share."""
     for trial in trials:
+        steps = search_steps(trial.variant.model.data)
         with open_session(trial.variant.model) as healthy:
             for mutant in list(trial.alive):
                 if len(next(iter(probes.values()))) >= max_count or trial.score().share >= min_score:
@@ -163,11 +175,15 @@ def _grow(
                 if mutant not in trial.alive:  # a probe found for another one caught it
                     continue
                 with open_session(check_model(mutant.data)) as damaged:
-                    found = seek_probe(healthy, damaged, specs, allowed=trial.tolerance.value, rng=rng)
-                if found is not None:
-                    probes = join_probes([probes, found])
+                    found = seek_probe(healthy, damaged, specs, allowed=trial.tolerance.value, steps=steps, rng=rng)
+                trial.searched = steps * WIDTH
+                if found.gap == 0:
+                    trial.alive.remove(mutant)
+                    trial.without_effect += 1
+                if found.probe is not None:
+                    probes = join_probes([probes, found.probe])
                     for other in trials:
-                        other.face(found)
+                        other.face(found.probe)
     return probes
 
 

@@ -99,8 +99,9 @@ def _layer_edits(node: Any, dequantised: dict[str, Any], tensors: dict[str, Any]
         owner, position = (node, index) if source is None else (source, 0)
         if owner.input[position] not in tensors:
             continue
-        if source is not None and source.input[1] in tensors:
-            yield _Edit("scale x1.1" if index == 1 else "bias scale x1.1", source, 1, _times_1_1)
+        # Not for biases: fused kernels take a bias in units of the other two scales and never read its own (measured).
+        if index == 1 and source is not None and source.input[1] in tensors:
+            yield _Edit("scale x1.1", source, 1, _times_1_1)
         if index == 2:
             yield _Edit("bias zeroed", owner, position, np.zeros_like)
             continue

@@ -7,6 +7,7 @@ fresh synthetic ones, so that the result is still made of ranges and a seed, not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,23 +15,31 @@ from numpy.typing import NDArray
 
 from device_client.inference.golden import record
 from device_client.inference.session import Session
+from packager.footprint import activation_elements
 from packager.probes import ProbeSpec, make_probes
 
-STEPS = 48
 WIDTH = 16  # candidates per step
 _SHARES = (0.02, 0.1, 0.3, 0.6)  # of the elements that a step replaces
+_WORK = 400_000_000  # elements that a whole search may touch; fewer steps for larger models
+_STEPS = (4, 120)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found. ``probe``: (1, ...) per input, or ``None``; ``gap``: the largest difference seen anywhere."""
+
+    probe: dict[str, NDArray[Any]] | None
+    gap: float
+    inputs: int
 
 
 def seek_probe(
-    healthy: Session, damaged: Session, specs: Sequence[ProbeSpec], *, allowed: float, rng: np.random.Generator
-) -> dict[str, NDArray[Any]] | None:
-    """A probe, (1, ...) per input, whose outputs differ by more than ``allowed``, or ``None`` after ``STEPS`` steps.
-
-    Costs up to ``STEPS * WIDTH`` runs of both models.
-    """
+    healthy: Session, damaged: Session, specs: Sequence[ProbeSpec], *, allowed: float, steps: int, rng: np.random.Generator
+) -> SearchResult:
+    """Looks for a probe whose outputs differ by more than ``allowed``, in at most ``steps * WIDTH`` inputs."""
     best: dict[str, NDArray[Any]] | None = None
     best_gap = 0.0
-    for _ in range(STEPS):
+    for step in range(1, steps + 1):
         candidates = _cross(best, make_probes(specs, count=WIDTH, rng=rng), rng)
         gaps = _gaps(record(healthy, candidates), record(damaged, candidates))
         index = int(np.argmax(gaps))
@@ -38,8 +47,13 @@ def seek_probe(
             best = {name: array[index : index + 1] for name, array in candidates.items()}
             best_gap = float(gaps[index])
         if best_gap > allowed:
-            return best
-    return None
+            return SearchResult(best, best_gap, step * WIDTH)
+    return SearchResult(None, best_gap, steps * WIDTH)
+
+
+def search_steps(data: bytes) -> int:
+    """How many steps a search in this model may take; by its size, since a clock must not decide what is in a bundle."""
+    return min(max(_WORK // (WIDTH * (len(data) + activation_elements(data))), _STEPS[0]), _STEPS[1])
 
 
 def _cross(

@@ -13,24 +13,31 @@ from datetime import datetime
 from typing import Any
 
 from securesystemslib.signer import Key, Signer
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Targets
 
 from device_client.bundle.counter import Counter
+from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath
 from device_client.bundle.verified import VerifiedBundle
-from device_client.errors import TrustError, UsageError
+from device_client.errors import LimitError, TrustError, UsageError
+from device_client.limits import DEFAULT_LIMITS
 from device_client.trust.attestation import VerifiedAudit, verify_attestation
 from device_client.trust.channel import Channel, parse_channel
 from device_client.trust.custom import AuditCustom, ReleaseCustom, Rollout, VariantVerdict, parse_audit_custom, parse_release_custom
 from device_client.trust.refs import BlobRef
 from device_client.trust.rules import parse_role
-from packager.repository import Signatures, add_signature, next_delegated, role_keys, signatures_of, to_bytes
+from packager.changes import changes_of
+from packager.published import Published
+from packager.repository import Signatures, add_signature, next_delegated, signatures_of, to_bytes
 from packager.staging import Staging
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A role's next version as it stands: ``changes`` are lines for a person, ``blobs`` must be stored with it."""
+    """A role's next version as it stands: ``changes`` are lines for a person, ``blobs`` must be stored with it.
+
+    ``root_digest`` is of the root that the published roles were verified with, where the signer's trust starts.
+    """
 
     role: str
     metadata: Metadata[Any]
@@ -38,6 +45,7 @@ class Draft:
     keys: tuple[Key, ...]
     threshold: int
     blobs: Mapping[BlobRef, bytes]
+    root_digest: Digest
 
     @property
     def signatures(self) -> Signatures:
@@ -55,7 +63,8 @@ def prepare_release(
     """
     path, counter = bundle.path, bundle.contract.counter
     role = path.of_model.release_role
-    current = _published(staging, role)
+    published = Published(staging)
+    current = published.delegated(role)
     manifest = BlobRef(bundle.digest, len(bundle.manifest_bytes))
     _check_new(current, path, counter)
     channel = _published_channel(current, path, staging)
@@ -73,7 +82,7 @@ def prepare_release(
     }
     metadata = next_delegated(current, role, entries=entries, now=now)
     blobs = {measurements_ref: measurements, BlobRef.of(channel_bytes): channel_bytes, manifest: bundle.manifest_bytes}
-    return _draft(role, metadata, current, staging=staging, blobs=blobs)
+    return _draft(role, metadata, published, current, staging=staging, blobs=blobs)
 
 
 def prepare_audit(
@@ -89,8 +98,9 @@ def prepare_audit(
     """
     path = bundle.path
     role = path.of_model.audit_role
-    current = _published(staging, role)
-    keys, _ = _keys(staging, role)
+    published = Published(staging)
+    current = published.delegated(role)
+    keys, _ = published.keys(role)
     verified = [
         verify_attestation(data, keys=keys, now=now, where=f"attestation {index + 1}") for index, data in enumerate(attestations)
     ]
@@ -99,7 +109,7 @@ def prepare_audit(
     custom = AuditCustom(
         seq=_next_seq(current, path),
         counter=bundle.contract.counter,
-        floor=floor or _release_floor(staging, path) or Counter(bundle.contract.counter.epoch, 0),
+        floor=floor or _release_floor(published, staging, path) or Counter(bundle.contract.counter.epoch, 0),
         status="active",
         reason="",
         policy=first.policy,
@@ -113,15 +123,22 @@ def prepare_audit(
     manifest = BlobRef(bundle.digest, len(bundle.manifest_bytes))
     metadata = next_delegated(current, role, entries={path.audit_target: (manifest, custom.to_json())}, now=now)
     blobs = {item.envelope: data for item, data in zip(verified, attestations, strict=True)}
-    return _draft(role, metadata, current, staging=staging, blobs=blobs)
+    return _draft(role, metadata, published, current, staging=staging, blobs=blobs)
 
 
 def open_draft(role: str, *, staging: Staging) -> Draft | None:
-    """The prepared version of any offline role; None if nothing is prepared."""
+    """The prepared version of any offline role; None if nothing is prepared.
+
+    Raises:
+        TrustError: it is not a next version of that role, or what is published does not verify.
+    """
     data = staging.draft(role)
     if data is None:
         return None
-    return _draft(role, parse_role(data, where=f"draft of {role}"), _published_any(staging, role), staging=staging, blobs={})
+    published = Published(staging)
+    metadata, current = parse_role(data, where=f"draft of {role}"), published.role(role)
+    published.check_draft(role, metadata, current)
+    return _draft(role, metadata, published, current, staging=staging, blobs={})
 
 
 def same_content(draft: Draft, other: Draft) -> bool:
@@ -146,31 +163,28 @@ def store_signed(draft: Draft, *, signers: Sequence[Signer], staging: Staging, r
 
 
 def _draft(
-    role: str, metadata: Metadata[Any], current: Metadata[Any] | None, *, staging: Staging, blobs: Mapping[BlobRef, bytes]
+    role: str,
+    metadata: Metadata[Any],
+    published: Published,
+    current: Metadata[Any] | None,
+    *,
+    staging: Staging,
+    blobs: Mapping[BlobRef, bytes],
 ) -> Draft:
-    keys, threshold = _keys(staging, role)
-    return Draft(role, metadata, _changes(current, metadata), tuple(keys), threshold, blobs)
+    keys, threshold = published.keys(role)
+    changes = changes_of(current, metadata, describe=lambda path, entry: _channel_text(path, entry, staging=staging, blobs=blobs))
+    return Draft(role, metadata, changes, tuple(keys), threshold, blobs, published.root_digest)
 
 
-def _keys(staging: Staging, role: str) -> tuple[list[Key], int]:
-    root = _published_any(staging, "root")
-    if root is None or not isinstance(root.signed, Root):
-        raise UsageError(
-            "no repository here", code="repository_missing", where=staging.name, hint="hold the ceremony first: `sealift keys init`"
-        )
-    return role_keys(role, root=root, targets=_published(staging, "targets"))
-
-
-def _published(staging: Staging, role: str) -> Metadata[Targets] | None:
-    metadata = _published_any(staging, role)
-    if metadata is not None and not isinstance(metadata.signed, Targets):
-        raise TrustError("not a targets role", code="metadata_syntax", where=role)
-    return metadata
-
-
-def _published_any(staging: Staging, role: str) -> Metadata[Any] | None:
-    data = staging.role_bytes(role)
-    return None if data is None else parse_role(data, where=role)
+def _channel_text(path: str, entry: Mapping[str, Any], *, staging: Staging, blobs: Mapping[BlobRef, bytes]) -> str | None:
+    """What a channel document says: devices take their floor from it, and an entry shows only its digest."""
+    if not path.endswith("/channel.json"):
+        return None
+    ref = BlobRef.from_json({"digest": f"sha256:{entry['hashes'].get('sha256')}", "length": entry["length"]}, path)
+    if ref.length > DEFAULT_LIMITS.max_channel_bytes:
+        raise LimitError("channel document too large", code="too_large", where=path, actual=ref.length)
+    channel = parse_channel(blobs.get(ref) or staging.blob_bytes(ref), where=path)
+    return f"latest {channel.latest}, counter {channel.counter}, floor {channel.floor}"
 
 
 def _check_new(current: Metadata[Targets] | None, path: BundlePath, counter: Counter) -> None:
@@ -216,15 +230,18 @@ def _next_seq(current: Metadata[Targets] | None, path: BundlePath) -> int:
     return 1 + max((parse_audit_custom(custom, target).seq for target, custom in entries), default=0)
 
 
-def _release_floor(staging: Staging, path: BundlePath) -> Counter | None:
+def _release_floor(published: Published, staging: Staging, path: BundlePath) -> Counter | None:
     """The floor of the published release entry, else of the prepared one where this person may read it."""
     role = path.of_model.release_role
-    for read in (staging.role_bytes, staging.draft):
-        try:
-            data = read(role)
-        except UsageError:  # a server shows a draft only to its own role
-            data = None
-        entry = None if data is None else parse_role(data, where=role).signed.targets.get(path.release_target)
+    try:
+        data = staging.draft(role)
+    except UsageError:  # a server shows a draft only to its own role
+        data = None
+    prepared = None if data is None else parse_role(data, where=role)
+    for metadata in (published.delegated(role), prepared):
+        if metadata is None or not isinstance(metadata.signed, Targets):
+            continue
+        entry = metadata.signed.targets.get(path.release_target)
         if entry is not None:
             return parse_release_custom(entry.custom, path.release_target).floor
     return None
@@ -245,22 +262,6 @@ def _check_subjects(bundle: VerifiedBundle, verified: Sequence[VerifiedAudit]) -
             raise UsageError(
                 "the attestations were made under two policies", code="attestation_policy", actual=item.audit.policy.id
             )
-
-
-def _changes(current: Metadata[Any] | None, metadata: Metadata[Any]) -> tuple[str, ...]:
-    """One line for each difference to the published version."""
-    before = current.signed.to_dict() if current else {}
-    after = metadata.signed.to_dict()
-    lines = [f"version {before.get('version', 'none')} -> {after['version']}, expires {after['expires']}"]
-    old, new = before.get("targets", {}), after.get("targets", {})
-    for path in sorted(set(old) | set(new)):
-        if old.get(path) != new.get(path):
-            verb = "add" if path not in old else "remove" if path not in new else "change"
-            lines.append(f"{verb} {path} {new.get(path, old.get(path))['hashes'].get('sha256', '')[:12]}")
-    for key in ("roles", "keys", "delegations", "epochs"):
-        if before.get(key) != after.get(key):
-            lines.append(f"change {key}")
-    return tuple(lines)
 
 
 def _without_times(metadata: Metadata[Any]) -> dict[str, Any]:

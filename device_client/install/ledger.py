@@ -50,11 +50,16 @@ class Ledger:
 
     def finish(self, *events: Event, now: datetime) -> None:
         """The last steps of an activation, in the caller's transaction: told as installed, and idle again."""
-        for event in events:
-            self.at = next_state(self.at, event)
-        self.note("installed", now)
-        self.at = next_state(self.at, Event.REPORTED)
-        self._store(now)
+        before = self.at
+        try:
+            for event in events:
+                self.at = next_state(self.at, event)
+            self.note("installed", now)
+            self.at = next_state(self.at, Event.REPORTED)
+            self._store(now)
+        except BaseException:
+            self.at = before  # the transaction is rolled back, and this with it
+            raise
 
     def refuse(self, refusal: SealiftError) -> None:
         """Ends the poll: journal, report, and the memory of a failed self-test. Changes nothing else."""

@@ -66,6 +66,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.SELFTEST, Event.PASSED): State.READY,
     (State.SELFTEST, Event.REFUSED): State.REPORT,
     (State.READY, Event.ACTIVATING): State.ACTIVATE,
+    (State.READY, Event.REFUSED): State.REPORT,
     (State.ACTIVATE, Event.ACTIVATED): State.COMMIT,
     (State.ACTIVATE, Event.REFUSED): State.REPORT,
     (State.COMMIT, Event.COMMITTED): State.REPORT,

@@ -30,8 +30,8 @@ from device_client.install.download import download_missing
 from device_client.install.facts import read_facts
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
-from device_client.install.lock import exclusive
 from device_client.install.ledger import Ledger
+from device_client.install.lock import exclusive
 from device_client.install.machine import Event
 from device_client.install.report import send_reports
 from device_client.install.selftest import SelfTestLimits, SelfTestReport, run_selftest
@@ -111,12 +111,22 @@ def poll(
         try:
             result = cycle.run()
         except SealiftError as refusal:
-            with contextlib.suppress(StateError):  # a database that cannot take the note must not hide the reason
-                cycle.ledger.refuse(refusal)
-            send_reports(state, device, client)
+            _record(cycle, refusal)
             raise
+        except Exception as error:  # a fault of this program: recorded like a refusal, with its trace in the log
+            logger.exception("unexpected failure in a poll")
+            failure = StateError(
+                "unexpected failure", code="internal", actual=type(error).__name__, hint="report this with the log"
+            )
+            _record(cycle, failure)
+            raise failure from error
         waiting = send_reports(state, device, client)
     return PollResult(result.result, model, result.deployment, result.bytes_downloaded, result.selftest, reports_waiting=waiting)
+
+
+def _record(cycle: _Cycle, refusal: SealiftError) -> None:
+    with contextlib.suppress(StateError):  # a database that cannot take the note must not hide the reason
+        cycle.record(refusal)
 
 
 class _Cycle:
@@ -143,7 +153,7 @@ class _Cycle:
         self._selftest = selftest
         self._limits = limits
         self._store = BlobStore(device.folder.blobs, limits=limits)
-        self.ledger = Ledger(device, state, model, clock=clock)
+        self._ledger = Ledger(device, state, model, clock=clock)
         self._received = 0
 
     def run(self) -> PollResult:
@@ -155,7 +165,7 @@ class _Cycle:
         # 3. The server names a candidate: a hint, nothing more.
         version = self._ask_next()
         if version is None:
-            self.ledger.go(Event.NOTHING_NEW)
+            self._ledger.go(Event.NOTHING_NEW)
             return PollResult("none", self._model, self._state.active(self._model))
         # 4. Both roles name the same bytes for it.
         agreed = self._agree(trusted, BundlePath(self._model.line, self._model.model, version))
@@ -164,33 +174,38 @@ class _Cycle:
         self._check_remembered(agreed)
         if self._is_current(agreed):
             return self._stay_current(agreed)
-        self.ledger.go(Event.OFFER)
+        self._ledger.go(Event.OFFER)
         self._check_offer(agreed)
         facts = read_facts()
-        self.ledger.go(Event.ACCEPTED)
+        self._ledger.go(Event.ACCEPTED)
         # 6. Only the blobs that are missing, each to exactly its signed size.
         contract, variant = self._download(agreed, facts)
         # 7. The bundle is what its digest, path and counter say, by the same code that admitted it to the server.
-        self.ledger.go(Event.DOWNLOADED)
+        self._ledger.go(Event.DOWNLOADED)
         bundle = self._verify(agreed, variant)
         # 8. The model file holds nothing but a model, and the one that the contract describes.
         model = self._walk(bundle, variant)
-        self.ledger.go(Event.VERIFIED)
+        self._ledger.go(Event.VERIFIED)
         # 9. Everything the self-test needs lies on this disk, synced.
         golden = self._stage(bundle)
-        self.ledger.go(Event.STAGED)
+        self._ledger.go(Event.STAGED)
         # 10. It computes the golden outputs here, in the real runtime, in a child with limits.
         report = self._test(model, golden, contract, variant, facts)
-        self.ledger.go(Event.PASSED)
+        self._ledger.go(Event.PASSED)
         # 11. It becomes active: one transaction, with its evidence, counter, floor and report.
         deployment = self._activate(agreed, variant, trusted.evidence(agreed.path))
         return PollResult("installed", self._model, deployment, self._received, report)
+
+    def record(self, refusal: SealiftError) -> None:
+        """Writes the refusal down and tells the server."""
+        self._ledger.refuse(refusal)
+        send_reports(self._state, self._device, self._http)
 
     # 1 to 5: what is offered, and may it be taken?
 
     def _start(self) -> None:
         self._store.sweep()
-        self.ledger.begin()
+        self._ledger.begin()
         token, _ = self._state.enrolment()
         if token is None:
             raise StateError("the device is not enrolled", code="not_enrolled", hint="run `sealift device enroll`")
@@ -237,7 +252,7 @@ class _Cycle:
             return
         with self._state.transaction():
             self._state.remember_withdrawal(self._model, digest, agreed.audit.variants, seq)
-            self.ledger.note("alarm", now, code="withdrawn", detail=agreed.audit.reason, target=(agreed.path.version, digest))
+            self._ledger.note("alarm", now, code="withdrawn", detail=agreed.audit.reason, target=(agreed.path.version, digest))
 
     def _ask_next(self) -> str | None:
         token, _ = self._state.enrolment()
@@ -247,8 +262,8 @@ class _Cycle:
         fields = Fields(answer.json("next"), where="next")
         if fields.text("model") != str(self._model):
             raise FormatError("the server answers for another model", code="next_answer", actual=fields.text("model")[:150])
-        self.ledger.version = check_name(fields.raw("version"), what="version", where="next.version")
-        return self.ledger.version
+        self._ledger.version = check_name(fields.raw("version"), what="version", where="next.version")
+        return self._ledger.version
 
     def _agree(self, trusted: TrustedMetadata, path: BundlePath) -> AgreedRelease:
         try:
@@ -256,7 +271,7 @@ class _Cycle:
         finally:
             with self._state.transaction():
                 self._state.remember_marks(trusted.marks)  # also of a refused release: its roles were verified
-        self.ledger.manifest = agreed.manifest.digest
+        self._ledger.manifest = agreed.manifest.digest
         return agreed
 
     def _read_channel(self, trusted: TrustedMetadata, agreed: AgreedRelease) -> None:
@@ -295,7 +310,7 @@ class _Cycle:
             self._received += self._fetch([layer])
         with self._state.transaction():
             self._state.remember_seq(self._model, agreed.manifest.digest, agreed.audit.seq)
-        self.ledger.go(Event.NOTHING_NEW)
+        self._ledger.go(Event.NOTHING_NEW)
         return PollResult("current", self._model, active, self._received)
 
     def _check_offer(self, agreed: AgreedRelease) -> None:
@@ -370,7 +385,7 @@ class _Cycle:
 
     def _activate(self, agreed: AgreedRelease, variant: Variant, evidence: Mapping[str, bytes]) -> Deployment:
         """Checks once more what may have changed since (clock, memory), then stores all of it or nothing."""
-        self.ledger.go(Event.ACTIVATING)
+        self._ledger.go(Event.ACTIVATING)
         now = self._clock()
         deployment = Deployment(
             model=self._model,
@@ -389,5 +404,5 @@ class _Cycle:
             check_audit(agreed.audit, self._device.policy)
             check_verdict(agreed.audit.variants[variant.model.digest], self._device.policy, now=now, where=f"variant {variant.id}")
             self._state.activate(deployment, evidence, floor=agreed.release.floor)
-            self.ledger.finish(Event.ACTIVATED, Event.COMMITTED, now=now)
+            self._ledger.finish(Event.ACTIVATED, Event.COMMITTED, now=now)
         return deployment

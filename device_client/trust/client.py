@@ -13,6 +13,9 @@ The private hooks of python-tuf that this uses are pinned by ``tests/unit/trust/
 
 from __future__ import annotations
 
+import logging
+import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -31,18 +34,21 @@ from tuf.api.exceptions import (
     UnsignedMetadataError,
 )
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets
+from tuf.api.serialization.json import CanonicalJSONSerializer
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath, ModelPath
-from device_client.errors import FormatError, LimitError, SealiftError, TransportError, TrustError
+from device_client.errors import FormatError, LimitError, SealiftError, StateError, TransportError, TrustError
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.agreement import AgreedRelease, check_agreement
 from device_client.trust.fetcher import SealiftFetcher
 from device_client.trust.marks import Marks, VersionMark, advance, keyset_digest
 from device_client.trust.refs import BlobRef
-from device_client.trust.rules import check_contents, check_lifetime, delegation_for, keys_of, parse_role
+from device_client.trust.rules import check_contents, check_lifetime, delegation_for, keys_of, keys_of_top_level, parse_role
 from device_client.trust.times import utc_now
+
+logger = logging.getLogger(__name__)
 
 
 class MetadataClient:
@@ -82,8 +88,9 @@ class MetadataClient:
                 ``equivocation``, ``metadata_invalid``.
             FormatError, LimitError: a file that is not strict JSON or beyond its cap.
             TransportError: no answer, or an HTTP error.
+            OSError: the cache cannot be written; it may be deleted at any time.
         """
-        self._metadata_dir.mkdir(parents=True, exist_ok=True)
+        clear_strangers(self._metadata_dir)
         with mapped_errors(self._base_url):
             updater = _RecordingUpdater(
                 metadata_dir=str(self._metadata_dir),
@@ -109,6 +116,7 @@ class TrustedMetadata:
     def __init__(self, updater: _RecordingUpdater, *, marks: Marks, limits: Limits) -> None:
         self._updater = updater
         self._limits = limits
+        self._root_chain = updater.root_chain()  # now: the cache may be gone when it is asked for
         self.root: Root = updater.trusted_root
         self.targets: Targets = updater.trusted_targets
         self.marks: Marks = advance(marks, self._top_level_marks())
@@ -116,7 +124,7 @@ class TrustedMetadata:
     @property
     def root_bytes(self) -> bytes:
         """Bytes of the newest verified root."""
-        return self._updater.root_chain()[-1]
+        return self._root_chain[-1]
 
     def agree(self, path: BundlePath) -> AgreedRelease:
         """The manifest that both roles name for ``path``; advances ``marks`` for both roles.
@@ -145,9 +153,8 @@ class TrustedMetadata:
 
     def evidence(self, path: BundlePath) -> dict[str, bytes]:
         """The signed files that ``agree(path)`` rested on, by name: root chain, targets and the two roles."""
-        chain = self._updater.root_chain()
-        last = self.root.version
-        files = {f"{last - len(chain) + 1 + index}.root.json": data for index, data in enumerate(chain)}
+        first = self.root.version - len(self._root_chain) + 1
+        files = {f"{first + index}.root.json": data for index, data in enumerate(self._root_chain)}
         model = path.of_model
         for role in ("targets", model.release_role, model.audit_role):
             files[f"{role}.json"] = self._updater.verified_bytes[role]
@@ -159,7 +166,16 @@ class TrustedMetadata:
             return None
         delegation = delegation_for(self.targets, role)
         with mapped_errors(role):
-            signed = self._updater.load_delegated(role)
+            try:
+                signed = self._updater.load_delegated(role)
+            except OSError as e:
+                raise StateError(
+                    "cannot write the metadata cache",
+                    code="cache_unwritable",
+                    where=role,
+                    actual=e.strerror,
+                    hint="free some space; the running model is not touched",
+                ) from e
         check_lifetime(signed, role=role)
         check_contents(signed, delegation)
         keyset = keyset_digest([*keys_of(self.targets, role), *self._snapshot_keys()], threshold=delegation.threshold)
@@ -168,17 +184,19 @@ class TrustedMetadata:
 
     def _top_level_marks(self) -> Iterator[VersionMark]:
         for role in ("timestamp", "snapshot", "targets"):
-            keys = [self.root.get_key(keyid) for keyid in self.root.get_delegated_role(role).keyids]
+            keys = keys_of_top_level(self.root, role)
             if role == "targets":  # a poisoned snapshot can name any version, so its keys are part of the binding
                 keys += self._snapshot_keys()
             keyset = keyset_digest(keys, threshold=self.root.get_delegated_role(role).threshold)
             yield self._mark(role, self._updater.version_of(role), keyset)
 
     def _snapshot_keys(self) -> list[Key]:
-        return [self.root.get_key(keyid) for keyid in self.root.get_delegated_role("snapshot").keyids]
+        return keys_of_top_level(self.root, "snapshot")
 
     def _mark(self, role: str, version: int, keyset: Digest) -> VersionMark:
-        return VersionMark(role, version, Digest.of(self._updater.verified_bytes[role]), keyset)
+        # Of what is signed, not of the file: anyone on the way can add a space or a signature, and would have the device
+        # call the honest file an equivocation.
+        return VersionMark(role, version, Digest.of(self._updater.signed_bytes(role)), keyset)
 
 
 class _RecordingUpdater(Updater):
@@ -213,6 +231,11 @@ class _RecordingUpdater(Updater):
         version: int = self._trusted_set[role].version
         return version
 
+    def signed_bytes(self, role: str) -> bytes:
+        """The canonical form of what the role's keys signed."""
+        data: bytes = CanonicalJSONSerializer().serialize(self._trusted_set[role])
+        return data
+
     def load_delegated(self, role: str) -> Targets:
         return self._load_targets(role, Targets.type)
 
@@ -246,6 +269,28 @@ class _RecordingUpdater(Updater):
     def _persist_root(self, version: int, data: bytes) -> None:
         super()._persist_root(version, data)
         self._roots[version] = data
+
+
+def clear_strangers(cache: Path) -> None:
+    """Makes the cache folder, and takes out of it what python-tuf did not put there: it holds files, and one link.
+
+    A folder or a link in a file's place would fail every poll, a pipe would hang it (F06).
+
+    Raises:
+        OSError: it cannot be made or cleared.
+    """
+    if not cache.is_dir():
+        cache.unlink(missing_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    history = cache / "root_history"
+    if history.is_symlink() or not history.is_dir():
+        history.unlink(missing_ok=True)
+    for entry in [*cache.iterdir(), *(history.iterdir() if history.is_dir() else ())]:
+        kind = entry.lstat().st_mode
+        if stat.S_ISREG(kind) or entry == history or (entry == cache / "root.json" and stat.S_ISLNK(kind)):
+            continue
+        logger.warning("removed from the metadata cache: %r", entry.name)
+        shutil.rmtree(entry) if stat.S_ISDIR(kind) else entry.unlink()
 
 
 @contextmanager

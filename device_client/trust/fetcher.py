@@ -6,12 +6,14 @@ python-tuf enforces the length cap on the bytes that this yields.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from http.client import HTTPException
 
 import urllib3
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, SlowRetrievalError
 from tuf.ngclient import FetcherInterface
+
+from device_client.trust.deadline import Deadline
 
 _CHUNK_BYTES = 16 * 1024
 _RETRIES = 2
@@ -28,32 +30,40 @@ class SealiftFetcher(FetcherInterface):
 
     def __init__(self, *, timeout_s: float = 10.0, deadline_s: float = 60.0, retries: int = _RETRIES) -> None:
         self._deadline_s = deadline_s
-        retry = urllib3.Retry(total=retries, connect=retries, read=retries, redirect=False, status=0, backoff_factor=0.2)
-        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(timeout_s), retries=retry)
+        # Retry-After is not obeyed: urllib3 would first read the whole body of that answer, however long it is.
+        retry = urllib3.Retry(
+            total=retries,
+            connect=retries,
+            read=retries,
+            redirect=False,
+            status=0,
+            backoff_factor=0.2,
+            respect_retry_after_header=False,
+        )
+        self._deadline = Deadline()
+        self._pool = self._deadline.watch(urllib3.PoolManager(timeout=urllib3.Timeout(timeout_s), retries=retry))
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        headers = {"Accept-Encoding": "identity", "Accept": "application/json", "User-Agent": "sealift-device"}
-        try:
-            response = self._pool.request("GET", url, headers=headers, preload_content=False, redirect=False, decode_content=False)
-        except urllib3.exceptions.HTTPError as e:
-            raise DownloadError(f"no answer from {url}") from e
-        if response.status != 200:
-            response.close()
-            raise DownloadHTTPError(f"status {response.status} for {url}", response.status)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            response.close()
-            raise DownloadError(f"encoded answer refused for {url}")
-        return self._chunks(response, url)
+        with self._deadline.running(self._deadline_s):
+            try:
+                yield from self._read(url)
+            except (urllib3.exceptions.HTTPError, HTTPException, OSError) as e:
+                if self._deadline.is_over:
+                    raise SlowRetrievalError(f"{url} took longer than {self._deadline_s} s") from e
+                raise DownloadError(f"no answer, or a broken one, from {url}") from e
+            if self._deadline.is_over:
+                raise SlowRetrievalError(f"{url} took longer than {self._deadline_s} s")
 
-    def _chunks(self, response: urllib3.BaseHTTPResponse, url: str) -> Iterator[bytes]:
-        end = time.monotonic() + self._deadline_s
+    def _read(self, url: str) -> Iterator[bytes]:
+        headers = {"Accept-Encoding": "identity", "Accept": "application/json", "User-Agent": "sealift-device"}
+        response = self._pool.request("GET", url, headers=headers, preload_content=False, redirect=False, decode_content=False)
         try:
+            if response.status != 200:
+                raise DownloadHTTPError(f"status {response.status} for {url}", response.status)
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise DownloadError(f"encoded answer refused for {url}")
             while chunk := response.read1(_CHUNK_BYTES):
                 yield chunk
-                if time.monotonic() > end:
-                    raise SlowRetrievalError(f"{url} took longer than {self._deadline_s} s")
             response.release_conn()
-        except urllib3.exceptions.HTTPError as e:
-            raise DownloadError(f"broken answer from {url}") from e
         finally:
             response.close()

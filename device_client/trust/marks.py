@@ -19,7 +19,7 @@ from device_client.trust.keys import fingerprint
 
 @dataclass(frozen=True, order=True)
 class VersionMark:
-    """``version`` of ``role``, with the digest of its bytes; ``keyset`` names who signed it (``keyset_digest``)."""
+    """``version`` of ``role``, with the digest of what was signed; ``keyset`` names who signed it (``keyset_digest``)."""
 
     role: str
     version: int
@@ -44,7 +44,7 @@ def advance(remembered: Marks, seen: Iterable[VersionMark]) -> Marks:
 
     Raises:
         TrustError: ``metadata_rollback`` for a version below its mark, ``equivocation`` for the same version with
-            other bytes.
+            other content.
     """
     known = {(mark.role, mark.keyset): mark for mark in remembered.versions}
     for mark in seen:

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from securesystemslib.signer import Key
+from securesystemslib.signer import KEY_FOR_TYPE_AND_SCHEME, Key
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
-from tuf.api.metadata import DelegatedRole, Metadata, Root, Signed, Targets
+from tuf.api.metadata import DelegatedRole, Metadata, Role, Root, Signed, Targets
 from tuf.api.serialization import DeserializationError
 
 from device_client.bundle.fields import Fields
@@ -39,11 +39,30 @@ def parse_role(data: bytes, *, where: str, limits: Limits = DEFAULT_LIMITS) -> M
     Raises:
         FormatError, LimitError: not strict JSON, or not TUF metadata.
     """
-    parse_strict(data, max_bytes=limits.max_targets_bytes, where=where, limits=limits)
+    value = parse_strict(data, max_bytes=limits.max_targets_bytes, where=where, limits=limits)
     try:
         return Metadata.from_bytes(data)
     except (DeserializationError, RepositoryError, ValueError) as e:
+        _check_key_types(value, where=where)
         raise FormatError(f"not TUF metadata: {e}"[:200], code="metadata_syntax", where=where) from e
+
+
+def _check_key_types(value: object, *, where: str) -> None:
+    """Says so when a role cannot be read because this client is too old for a key in it (K12)."""
+    signed = value.get("signed") if isinstance(value, dict) else None
+    delegations = signed.get("delegations") if isinstance(signed, dict) else None
+    for holder in (signed, delegations):
+        keys = holder.get("keys") if isinstance(holder, dict) else None
+        for key in keys.values() if isinstance(keys, dict) else ():
+            kind = (key.get("keytype"), key.get("scheme")) if isinstance(key, dict) else None
+            if kind is not None and all(isinstance(part, str) for part in kind) and kind not in KEY_FOR_TYPE_AND_SCHEME:
+                raise FormatError(
+                    "a key type this client does not know",
+                    code="key_type",
+                    where=where,
+                    actual=ascii(f"{kind[0]}/{kind[1]}")[:80],
+                    hint="this client is too old: update it; what it knows and runs is unchanged",
+                )
 
 
 def issued_at(signed: Signed, *, where: str) -> datetime:
@@ -104,9 +123,28 @@ def expected_pattern(role: str) -> str:
 
 
 def keys_of(targets: Targets, role: str) -> list[Key]:
-    """The public keys that may sign a delegated role."""
-    delegation = delegation_for(targets, role)
-    return [targets.get_key(keyid) for keyid in delegation.keyids]
+    """The public keys that may sign a delegated role.
+
+    Raises:
+        TrustError: ``role_unknown``, or ``metadata_invalid`` when targets names a key that it does not hold.
+    """
+    return _keys(targets, delegation_for(targets, role), where=role)
+
+
+def keys_of_top_level(root: Root, role: str) -> list[Key]:
+    """The public keys that may sign a top-level role.
+
+    Raises:
+        TrustError: ``metadata_invalid`` when root names a key that it does not hold.
+    """
+    return _keys(root, root.get_delegated_role(role), where=role)
+
+
+def _keys(delegator: Root | Targets, role: Role, *, where: str) -> list[Key]:
+    try:
+        return [delegator.get_key(keyid) for keyid in role.keyids]
+    except ValueError as e:
+        raise TrustError("the delegation names a key that is not there", code="metadata_invalid", where=where) from e
 
 
 def check_keys_unique(roles: Iterable[tuple[str, Iterable[Key]]]) -> None:
@@ -132,12 +170,12 @@ def check_separation(root: Root, targets: Targets, model: ModelPath) -> None:
         TrustError: ``roles_share_keys``.
     """
     release, audit = model.release_role, model.audit_role
-    online = {keyid for role in ONLINE_ROLES for keyid in root.get_delegated_role(role).keyids}
+    online = {key.keyid: key for role in ONLINE_ROLES for key in keys_of_top_level(root, role)}
     check_keys_unique(
         [
             (release, keys_of(targets, release)),
             (audit, keys_of(targets, audit)),
-            ("online", [root.get_key(keyid) for keyid in sorted(online)]),
+            ("online", list(online.values())),
         ]
     )
 

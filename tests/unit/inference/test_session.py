@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from device_client.errors import FormatError, PolicyError, UsageError, VerificationError
+from device_client.inference.runtime import import_runtime
 from device_client.inference.session import check_inputs, open_session
 from device_client.inference.walker import ValueSpec, check_model
 from tests.unit.inference import models
 
+onnxruntime = import_runtime()  # like everywhere: telemetry off before the first import
 X = np.array([[1.0, 2.0, 3.0]], np.float32)
 
 
@@ -71,7 +72,7 @@ def test_the_runtimes_environment_variables_have_no_effect(options: dict[str, An
 
 
 def test_the_runtime_keeps_no_telemetry(tmp_path: Path) -> None:
-    script = "import os; from device_client.inference.runtime import import_runtime as load; load(); print(os.listdir('/proc/self/task'))"
+    script = "import os; from device_client.inference import runtime as r; r.import_runtime(); print(os.listdir('/proc/self/task'))"
     environment = {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.count(",") == 0, "no thread sends anything"

@@ -1,0 +1,79 @@
+# Needs python3 >= 3.11, make and a package index; everything else goes into .venv, made when there is none.
+#
+#   make demo        the whole chain on this machine, then seven attacks on it
+#   make test        the tests; `make test-slow` runs those that take minutes
+#   make check       format, lint, types, import rules, documents
+#   make bench       benchmarks; results in benchmarks/results/
+#   make lock        writes the lock files again from pyproject.toml (needs uv)
+#   make clean       removes .venv and what the tools left
+#
+# TORCH_ARGS goes to the pip calls that install torch, to choose its build; see README.md, "Install".
+
+PYTHON ?= python3
+TORCH_ARGS ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+UV ?= uv
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+LOCKS := requirements/torch.txt requirements/dev.lock
+COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--override requirements/without-torch.txt --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-slow check format bench lock clean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+install: $(STAMP)
+
+# torch first and alone, then the lock by hash, then torch once more: that adds what a CUDA build of it wants, and nothing
+# to a CPU build, whose dependencies the lock holds. Nothing but the lock's own versions is taken for those.
+$(STAMP): $(LOCKS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: Sealift needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo absent)" >&2; \
+	  echo "hint: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install -q --no-deps $(TORCH_ARGS) -r requirements/torch.txt
+	$(PIP) install -q --require-hashes --no-deps -r requirements/dev.lock
+	$(PIP) install -q $(TORCH_ARGS) -r requirements/torch.txt
+	$(PIP) install -q --no-deps --no-build-isolation -e .
+	$(PIP) check
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/sealift demo $(DEMO_ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/architecture
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.chain
+
+lock:
+	@command -v $(UV) >/dev/null || { echo "error: make lock needs uv" >&2; echo "hint: pip install uv" >&2; exit 1; }
+	$(COMPILE) pyproject.toml requirements/dev.in --extra dev -o requirements/dev.lock
+	$(COMPILE) pyproject.toml --extra device --constraint requirements/dev.lock -o requirements/device.lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

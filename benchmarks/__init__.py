@@ -1,0 +1,1 @@
+"""Side-by-side runs and measurements; results in ``benchmarks/results``, which git ignores."""

@@ -1,0 +1,259 @@
+"""The device's memory: whole transactions, values that only grow, and no file that is not exactly ours."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from device_client.bundle import Counter, Digest, ModelPath
+from device_client.errors import StateError
+from device_client.install.database import create_database
+from device_client.install.machine import State
+from device_client.install.state import MAX_JOURNAL_ROWS, Deployment, DeviceState, JournalEntry, Progress, open_state
+from device_client.trust.marks import Marks, VersionMark
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+OCR = ModelPath("digits", "ocr")
+A, B = Digest.of(b"a"), Digest.of(b"b")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    create_database(tmp_path / "state.db")
+    return tmp_path / "state.db"
+
+
+def deployment(counter: int, *, manifest: Digest = A) -> Deployment:
+    return Deployment(OCR, f"{counter}.0.0", manifest, "int8", B, Counter(0, counter), 1, NOW)
+
+
+def activate(state: DeviceState, counter: int, *, manifest: Digest = A, floor: int = 0) -> None:
+    with state.transaction():
+        state.activate(deployment(counter, manifest=manifest), {"targets.json": b"{}"}, floor=Counter(0, floor))
+
+
+def code(path: Path) -> str:
+    with pytest.raises(StateError) as caught:
+        open_state(path)
+    return caught.value.code
+
+
+def test_an_activation_is_found_again_with_its_evidence(path: Path) -> None:
+    with open_state(path) as state:
+        activate(state, 1)
+        activate(state, 2, manifest=B, floor=1)
+    with open_state(path) as state:
+        assert state.active(OCR) == deployment(2, manifest=B)
+        assert state.previous(OCR) == deployment(1)
+        assert state.evidence(OCR) == {"targets.json": b"{}"}
+        memory = state.memory(OCR)
+        assert (memory.counter, memory.manifest, memory.floor) == (Counter(0, 2), B, Counter(0, 1))
+        assert memory.versions == {"1.0.0": A, "2.0.0": B}
+        assert state.active(ModelPath("digits", "other")) is None
+
+
+def test_a_failed_transaction_leaves_nothing(path: Path) -> None:
+    with open_state(path) as state:
+        with contextlib.suppress(KeyboardInterrupt), state.transaction():
+            state.activate(deployment(1), {}, floor=Counter(0, 0))
+            raise KeyboardInterrupt
+        assert state.active(OCR) is None
+        assert state.memory(OCR).counter is None
+
+
+def test_a_change_outside_a_transaction_is_a_programming_error(path: Path) -> None:
+    with open_state(path) as state, pytest.raises(RuntimeError):
+        state.remember_root(b"root")
+
+
+def test_counters_floors_seqs_and_marks_never_come_down(path: Path) -> None:
+    with open_state(path) as state:
+        activate(state, 5, floor=4)
+        activate(state, 3, manifest=B, floor=1)
+        with state.transaction():
+            state.remember_seq(OCR, A, 7)
+            state.remember_seq(OCR, A, 2)
+            state.remember_withdrawal(OCR, B, [A], 9)
+            state.remember_withdrawal(OCR, B, [A], 3)
+            state.remember_marks(Marks((VersionMark("snapshot", 5, A, A),)))
+            state.remember_marks(Marks((VersionMark("snapshot", 4, B, A), VersionMark("snapshot", 1, B, B))))
+            state.remember_marks(Marks(()))
+        memory = state.memory(OCR)
+        assert (memory.counter, memory.manifest, memory.floor) == (Counter(0, 5), A, Counter(0, 4))
+        assert memory.seqs == {A: 7, B: 9}
+        assert (memory.withdrawn, memory.withdrawn_variants) == ({B: 9}, {A: 9})
+        assert {(mark.version, mark.keyset) for mark in state.marks().versions} == {(5, A), (1, B)}
+
+
+def test_report_counters_are_used_once_and_reports_wait_until_removed(path: Path) -> None:
+    with open_state(path) as state:
+        with state.transaction():
+            state.add_report(state.next_report_counter(), b"one")
+            state.add_report(state.next_report_counter(), b"two")
+        with state.transaction():
+            state.remove_report(1)
+            state.skip_report_counter(10)
+            state.skip_report_counter(4)
+            assert state.next_report_counter() == 11
+        assert state.outbox() == [(2, b"two")]
+
+
+def test_known_bad_ends_when_it_is_said_to(path: Path) -> None:
+    with open_state(path) as state, state.transaction():
+        state.remember_bad(OCR, A, cause="selftest_mismatch", until=None)
+        state.remember_bad(OCR, B, cause="selftest_memory", until=NOW + timedelta(days=1))
+        assert state.known_bad(OCR, A, now=NOW + timedelta(days=9999)) == "selftest_mismatch"
+        assert state.known_bad(OCR, B, now=NOW) == "selftest_memory"
+        assert state.known_bad(OCR, B, now=NOW + timedelta(days=1)) is None
+        assert state.known_bad(ModelPath("digits", "other"), A, now=NOW) is None
+
+
+def test_progress_root_and_enrolment_are_kept(path: Path) -> None:
+    with open_state(path) as state:
+        assert (state.progress(OCR).state, state.root(), state.enrolment(), state.generation()) == (
+            State.IDLE,
+            None,
+            (None, None),
+            1,
+        )
+        with state.transaction():
+            state.set_progress(OCR, Progress(State.VERIFY, "1", str(A), NOW))
+            state.remember_root(b"root")
+            state.set_enrolment("secret", "pending")
+        assert state.progress(OCR) == Progress(State.VERIFY, "1", str(A), NOW)
+        assert (state.root(), state.enrolment()) == (b"root", ("secret", "pending"))
+
+
+def test_the_journal_is_bounded_and_newest_first(path: Path) -> None:
+    with open_state(path) as state:
+        with state.transaction():
+            for index in range(MAX_JOURNAL_ROWS + 5):
+                state.write_journal(JournalEntry(NOW, str(OCR), "refused", str(index), "code", None))
+        entries = state.journal(limit=MAX_JOURNAL_ROWS * 2)
+        assert len(entries) == MAX_JOURNAL_ROWS
+        assert entries[0] == state.last_entry(OCR) == JournalEntry(NOW, str(OCR), "refused", str(MAX_JOURNAL_ROWS + 4), "code")
+
+
+def test_settings_of_the_connection_are_the_documented_ones(path: Path) -> None:
+    with open_state(path) as state:
+        found = {
+            name: state._db.row(f"PRAGMA {name}")[0] for name in ("synchronous", "trusted_schema", "journal_mode", "foreign_keys")
+        }
+    assert found == {"synchronous": 2, "trusted_schema": 0, "journal_mode": "wal", "foreign_keys": 1}
+
+
+def test_an_existing_state_is_never_made_anew(path: Path) -> None:
+    with open_state(path) as state:
+        activate(state, 1)
+    with pytest.raises(StateError):
+        create_database(path)
+    with open_state(path) as state:
+        assert state.active(OCR) is not None
+
+
+def test_a_missing_state_is_an_error_and_not_an_empty_memory(tmp_path: Path) -> None:
+    assert code(tmp_path / "state.db") == "state_missing"
+    assert not list(tmp_path.iterdir())
+
+
+def run_sql(path: Path, *statements: str) -> None:
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def test_a_state_of_a_newer_client_is_refused_and_left_alone(path: Path) -> None:
+    run_sql(path, "PRAGMA user_version = 2")
+    before = path.read_bytes()
+    assert code(path) == "state_newer"
+    assert path.read_bytes() == before
+
+
+SCHEMAS = {
+    "a planted trigger": "CREATE TRIGGER evil AFTER INSERT ON journal BEGIN DELETE FROM counters; END",
+    "a planted view": "CREATE VIEW evil AS SELECT * FROM device",
+    "another table": "CREATE TABLE evil (x)",
+    "a changed table": "ALTER TABLE journal ADD COLUMN evil TEXT",
+    "a missing table": "DROP TABLE seqs",
+    "an index of others": "CREATE INDEX evil ON journal (at)",
+    "another application": "PRAGMA application_id = 1",
+}
+
+
+@pytest.mark.parametrize("statement", SCHEMAS.values(), ids=SCHEMAS.keys())
+def test_any_other_schema_is_refused(path: Path, statement: str) -> None:
+    run_sql(path, statement)
+    assert code(path) == "state_schema"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a database at all", b"SQLite format 3\x00" + b"\xff" * 5000], ids=["empty", "text", "random"]
+)
+def test_a_damaged_file_is_said_to_be_damaged(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    assert code(path) in {"state_damaged", "state_schema"}
+
+
+def test_a_truncated_file_is_said_to_be_damaged(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) - 4096])
+    assert code(path) in {"state_damaged", "state_schema"}
+
+
+def test_a_file_that_others_can_read_is_refused(path: Path) -> None:
+    path.chmod(0o644)
+    assert code(path) == "state_owner"
+    path.chmod(0o600)
+    path.rename(path.with_name("real.db"))
+    path.symlink_to("real.db")
+    assert code(path) == "state_owner"
+
+
+def test_foreign_values_are_damage_and_not_a_crash(path: Path) -> None:
+    with open_state(path) as state:
+        activate(state, 1)
+    run_sql(path, "UPDATE deployments SET manifest = 'x'")
+    with open_state(path) as state, pytest.raises(StateError) as caught:
+        state.active(OCR)
+    assert caught.value.code == "state_damaged"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from tests.unit.device.test_state import activate, open_state
+with open_state(Path(sys.argv[1])) as state:
+    counter = 1
+    while True:
+        activate(state, counter)
+        print(counter, flush=True)
+        counter += 1
+"""
+
+
+def test_a_killed_writer_leaves_every_acknowledged_activation_whole(path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == "1"
+    time.sleep(0.2)
+    child.kill()
+    last = [int(line) for line in child.stdout.read().split()][-1:] or [1]
+    child.wait()
+    child.stdout.close()
+    with open_state(path) as state:
+        active = state.active(OCR)
+        assert active is not None
+        assert active.counter.n in {last[0], last[0] + 1}
+        assert state.memory(OCR).counter == active.counter
+        assert state.evidence(OCR)

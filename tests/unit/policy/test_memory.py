@@ -1,0 +1,86 @@
+"""What was seen before cannot be unseen: counters, floors, names, withdrawals, roots."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, Root
+
+from device_client.bundle import Counter, Digest
+from device_client.errors import SealiftError
+from device_client.policy.memory import Memory, check_memory, check_root_memory, check_variant_memory, raised_floor
+from device_client.trust.agreement import AgreedRelease
+from tests.unit.policy.agreed import MODEL, agreed
+
+HERE = Digest.of(b"manifest")
+OTHER = Digest.of(b"other")
+
+ACCEPTED: dict[str, tuple[AgreedRelease, Memory]] = {
+    "the first release ever": (agreed(), Memory()),
+    "a higher counter": (agreed(counter=2, version="2"), Memory(counter=Counter(0, 1), manifest=OTHER, versions={"1": OTHER})),
+    "the same bundle again": (agreed(), Memory(counter=Counter(0, 1), manifest=HERE, versions={"1.0.0": HERE})),
+    "a counter at the floor": (agreed(counter=3), Memory(floor=Counter(0, 3))),
+    "the audit entry acted upon": (agreed(seq=4), Memory(seqs={HERE: 4})),
+    "restored by a higher seq": (agreed(seq=5), Memory(withdrawn={HERE: 4})),
+    "another bundle was withdrawn": (agreed(), Memory(withdrawn={OTHER: 4})),
+}
+REFUSED: dict[str, tuple[AgreedRelease, Memory, str]] = {
+    "a lower counter": (agreed(counter=1), Memory(counter=Counter(0, 2), manifest=OTHER), "counter_rollback"),
+    "a lower epoch": (agreed(counter=9), Memory(counter=Counter(1, 0), manifest=OTHER), "counter_rollback"),
+    "the counter of another bundle": (agreed(), Memory(counter=Counter(0, 1), manifest=OTHER), "equivocation"),
+    "the version of another bundle": (agreed(counter=2), Memory(Counter(0, 1), OTHER, {"1.0.0": OTHER}), "equivocation"),
+    "a counter below the floor": (agreed(counter=2), Memory(floor=Counter(0, 3)), "below_floor"),
+    "an older audit entry": (agreed(seq=3), Memory(seqs={HERE: 4}), "seq_rollback"),
+    "withdrawn": (agreed(seq=4), Memory(withdrawn={HERE: 4}), "withdrawn"),
+    "withdrawn, with an older entry shown": (agreed(seq=3), Memory(withdrawn={HERE: 4}), "withdrawn"),
+}
+
+
+@pytest.mark.parametrize(("release", "memory"), ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_what_agrees_with_memory_is_accepted(release: AgreedRelease, memory: Memory) -> None:
+    check_memory(release, memory)
+
+
+@pytest.mark.parametrize(("release", "memory", "code"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_contradicts_memory_is_refused(release: AgreedRelease, memory: Memory, code: str) -> None:
+    with pytest.raises(SealiftError) as caught:
+        check_memory(release, memory)
+    assert caught.value.code == code
+
+
+def test_withdrawn_bytes_are_refused_in_any_bundle_until_a_higher_seq() -> None:
+    memory = Memory(withdrawn_variants={MODEL: 4})
+    check_variant_memory(Digest.of(b"another model"), agreed(seq=1), memory)
+    check_variant_memory(MODEL, agreed(seq=5), memory)
+    with pytest.raises(SealiftError) as caught:
+        check_variant_memory(MODEL, agreed(seq=4), memory)
+    assert caught.value.code == "withdrawn"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))
+def test_a_floor_is_the_highest_seen_whatever_the_order(seen: list[tuple[int, int]]) -> None:
+    floor: Counter | None = None
+    for epoch, n in seen:
+        floor = raised_floor(floor, Counter(epoch, n))
+    assert floor == Counter(*max(seen))
+
+
+def root(version: int, signer: CryptoSigner) -> bytes:
+    metadata = Metadata(Root(version=version))
+    metadata.sign(signer)
+    return metadata.to_bytes()
+
+
+def test_an_older_root_and_another_root_of_the_same_version_are_refused() -> None:
+    one, two = CryptoSigner.generate_ed25519(), CryptoSigner.generate_ed25519()
+    check_root_memory(None, root(1, one))
+    check_root_memory(root(2, one), root(2, one))
+    check_root_memory(root(2, one), root(3, one))
+    with pytest.raises(SealiftError) as caught:
+        check_root_memory(root(3, one), root(2, one))
+    assert caught.value.code == "metadata_rollback"
+    with pytest.raises(SealiftError) as caught:
+        check_root_memory(root(3, one), root(3, two))
+    assert caught.value.code == "root_fork"
