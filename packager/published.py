@@ -82,7 +82,8 @@ class Published:
         A version far ahead would lock devices to it for ever; a document of another type would be signed unread.
 
         Raises:
-            TrustError: ``metadata_syntax``, ``draft_version``, ``expiry_over_cap``, ``targets_lists_targets``, ``path_outside_role``.
+            TrustError: ``metadata_syntax``, ``draft_version``, ``targets_lists_targets``, and what ``check_lifetime`` and
+                ``check_contents`` raise.
         """
         signed = _of_type(metadata, Root if role == "root" else Targets, role).signed
         expected = 1 if current is None else current.signed.version + 1
