@@ -22,6 +22,7 @@ from onnx import version_converter
 from device_client.bundle.digest import Digest
 from device_client.entrypoint import is_entry_point, load_entry_point
 from device_client.errors import FormatError, UsageError
+from device_client.inference.runtime import import_runtime
 from device_client.inference.walker import CheckedModel, ValueSpec, check_model
 from device_client.limits import DEFAULT_LIMITS
 from packager.data import RESERVED
@@ -244,8 +245,7 @@ def _fold(data: bytes, *, where: str, notes: list[str]) -> bytes:
 
     Not a second session factory: nothing is run, and the file is one that the walker accepted.
     """
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     check_model(data)
     with tempfile.TemporaryDirectory(prefix="sealift-") as folder:
         target = Path(folder) / "folded.onnx"

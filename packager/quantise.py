@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from device_client.errors import SealiftError, UsageError
+from device_client.inference.runtime import import_runtime
 from packager.data import Dataset
 from packager.shrink import shrink_model
 from packager.toml_table import TomlTable
@@ -181,6 +182,7 @@ class _Rows:
 
 
 def _run_engine(model: Any, config: Int8Static, ops: tuple[str, ...], masks: list[str], calibration: Dataset) -> bytes:
+    import_runtime()  # first, so that the engine is loaded with its telemetry off
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     CalibrationDataReader.register(_Rows)

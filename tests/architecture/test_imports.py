@@ -151,3 +151,14 @@ def test_every_module_has_a_docstring() -> None:
     modules = [(path, tree) for package in PACKAGES for path, tree in sources(package)]
     silent = [str(path.relative_to(ROOT)) for path, tree in modules if not ast.get_docstring(tree)]
     assert not silent, silent
+
+
+def test_the_runtime_is_imported_in_one_place_with_its_telemetry_off() -> None:
+    """Its submodules may be used elsewhere, after ``import_runtime()``."""
+    for package in (*PACKAGES, "tests", "benchmarks"):
+        for path, tree in sources(package):
+            name = path.relative_to(ROOT).as_posix()
+            imported = {module for module in imported_modules(tree) if module.partition(".")[0] == "onnxruntime"}
+            if name != "device_client/inference/runtime.py" and imported:
+                assert "onnxruntime" not in imported, name
+                assert "import_runtime()" in path.read_text(encoding="utf-8"), name

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from audits.data import AuditData, check_data
+from device_client.inference.runtime import import_runtime
 from device_client.inference.walker import CheckedModel, check_model
 
 OPSET = 17
@@ -100,6 +101,7 @@ def build(
 
 def quantised(data: bytes, calibration: np.ndarray[Any, Any]) -> bytes:
     """The INT8 twin: static, QDQ, per channel."""
+    import_runtime()
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Rows(CalibrationDataReader):  # type: ignore[misc]

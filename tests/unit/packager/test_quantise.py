@@ -9,6 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from device_client.errors import UsageError
+from device_client.inference.runtime import import_runtime
 from device_client.inference.session import open_session
 from device_client.inference.walker import check_model
 from packager.contract_writer import requirements
@@ -42,8 +43,7 @@ def weights(data: bytes) -> list[Any]:
 
 def fused_operators(data: bytes, folder: Path) -> set[str]:
     """What onnxruntime makes of the file when it loads it."""
-    import onnxruntime
-
+    onnxruntime = import_runtime()
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / "optimised.onnx")
     options.log_severity_level = 4
