@@ -1,7 +1,7 @@
 """From a stored audit to signed statements: one DSSE in-toto statement for each variant.
 
 Signs what the evidence says, whatever the verdict; a gate decides what it accepts. Refused here: an expired audit, an
-edited one (``store.read_stored``), and subjects that are not in the bundle when the bundle is at hand. Every envelope is
+edited one (``store.read_stored``), and subjects that are not exactly the variants of the bundle. Every envelope is
 read back through the verifier that devices' gates use before it is written.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from securesystemslib.signer import Signer
 
-from audits.evidence import SUITE, Audit, SubjectEvidence
+from audits.evidence import SUITE, Audit, SubjectEvidence, readable_details
 from audits.store import StoredAudit
 from audits.targets import BundleTargets
 from device_client.bundle.digest import Digest
@@ -29,16 +29,14 @@ SUFFIX = ".dsse.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
-def attest(
-    stored: StoredAudit, *, signers: Sequence[Signer], now: datetime, targets: BundleTargets | None = None
-) -> dict[str, bytes]:
+def attest(stored: StoredAudit, *, signers: Sequence[Signer], now: datetime, targets: BundleTargets) -> dict[str, bytes]:
     """The signed envelope of each variant, by variant id.
 
     Args:
         stored: a folder that was read and checked.
         signers: keys of the audit role; one signature each.
         now: the clock, against the audit's expiry.
-        targets: the bundle, if it is at hand: every subject must then be one of its variants, and none may be left out.
+        targets: the audited bundle: every subject must be one of its variants, and none may be left out.
 
     Raises:
         PolicyError: ``audit_expired``.
@@ -58,8 +56,7 @@ def attest(
             actual=format_time(now),
             hint="run the audit again",
         )
-    if targets is not None:
-        _check_subjects(audit, targets)
+    _check_subjects(audit, targets)
     return {subject.id: _sign(audit, subject, stored.evidence, signers, now) for subject in audit.variants}
 
 
@@ -121,6 +118,11 @@ def _sign(audit: Audit, subject: SubjectEvidence, evidence: Digest, signers: Seq
 
 def _summary(audit: Audit, subject: SubjectEvidence) -> tuple[dict[str, object], ...]:
     """For people and later tools; no verifier decides on it."""
+    with readable_details("audit.json"):
+        return _summary_of(audit, subject)
+
+
+def _summary_of(audit: Audit, subject: SubjectEvidence) -> tuple[dict[str, object], ...]:
     tests: list[dict[str, object]] = [
         {
             "id": "inversion.instance",

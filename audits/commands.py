@@ -95,15 +95,14 @@ def report(folder: Path, as_json: bool) -> None:
 @audit.command("attest")
 @click.argument("folder", type=_PATH)
 @click.option("--key", "keys", multiple=True, required=True, help="Key URI of the audit role, file:PATH; may be repeated.")
-@click.option("--bundle", type=_PATH, help="The audited bundle: refuse unless the audit is about exactly its variants.")
+@click.option("--bundle", required=True, type=_PATH, help="The audited bundle; the audit must be about exactly its variants.")
 @click.option("--out", required=True, type=_PATH, help="Folder for one statement per variant.")
 @json_option
-def attest_command(folder: Path, keys: tuple[str, ...], bundle: Path | None, out: Path, as_json: bool) -> None:
+def attest_command(folder: Path, keys: tuple[str, ...], bundle: Path, out: Path, as_json: bool) -> None:
     """Sign what an audit found: one statement for each variant."""
     stored = read_stored(folder)
-    targets = None if bundle is None else load_bundle(bundle)
     signers = [load_signer(uri, passphrase=ask_passphrase) for uri in keys]
-    paths = write_attestations(attest(stored, signers=signers, now=utc_now(), targets=targets), out)
+    paths = write_attestations(attest(stored, signers=signers, now=utc_now(), targets=load_bundle(bundle)), out)
     entries = [
         {"variant": subject.id, "subject": str(subject.digest), "verdict": subject.verdict.value, "file": str(paths[subject.id])}
         for subject in stored.audit.variants

@@ -74,10 +74,11 @@ class PackCompressor:
                 expected=f"{self._timeout_s} s",
             ) from e
         if done.returncode != 0:
-            lines = done.stderr.strip().splitlines()
+            lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")] or done.stderr.strip().splitlines()
             raise SealiftError(
                 "compressing a control failed",
                 code="compressor_failed",
                 where=str(self._recipe),
-                actual=lines[-1][:200] if lines else "no message",
+                actual=lines[-1].removeprefix("error: ")[:300] if lines else "no message",
+                hint="give the recipe with which the bundle was packed; `sealift pack` says more about it",
             )

@@ -92,7 +92,7 @@ def _load_npz(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in ("x", "y", "member") if name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as e:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, MemoryError) as e:
         raise UsageError(
             "cannot read the data file", code="audit_data", where=str(path), expected=".npz or module:function", hint=_HINT
         ) from e

@@ -7,6 +7,8 @@ whose verdict was edited does not load.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -140,6 +142,24 @@ def read_audit(data: bytes, *, where: str) -> Audit:
     if audit.to_bytes() != data:
         raise _edited("the canonical form", where)
     return audit
+
+
+@contextmanager
+def readable_details(where: str) -> Iterator[None]:
+    """Turns a detail of the evidence that is not of its form (it decides nothing, so it is read late) into an error of ours.
+
+    Raises:
+        FormatError: ``audit_syntax``.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
+        raise FormatError(
+            f"a detail of the audit is not of its form: {type(e).__name__} {e}"[:200],
+            code="audit_syntax",
+            where=where,
+            hint="the file was changed after the run; run the audit again",
+        ) from e
 
 
 def _read_policy(fields: Fields, where: str) -> Policy:

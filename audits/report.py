@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from audits.data import Floats
-from audits.evidence import Audit, SubjectEvidence
+from audits.evidence import Audit, SubjectEvidence, readable_details
 from audits.images import ReportImages, png
 from audits.plots import GapRow, forest, null_histogram, series
 from audits.targets import ORIGINAL
@@ -45,7 +45,15 @@ def render_report(audit: Audit, images: ReportImages) -> str:
     Args:
         audit: evidence, from ``read_audit``.
         images: what may be shown; full images only if the run was asked for them.
+
+    Raises:
+        FormatError: a detail is not of its form (``audit_syntax``).
     """
+    with readable_details("audit.json"):
+        return _page(audit, images)
+
+
+def _page(audit: Audit, images: ReportImages) -> str:
     worst = min((subject.verdict for subject in audit.variants), key=_SEVERITY.index, default=Verdict.INCONCLUSIVE)
     body = "".join(
         [
@@ -209,7 +217,7 @@ def _controls(audit: Audit) -> str:
     nulls.append(
         [
             "fresh relabelled memberships",
-            f"{again['alarms']} of {again['trials']} alarms",
+            f"{int(again['alarms'])} of {int(again['trials'])} alarms",
             f"{again['interval95'][0]:.1%} to {again['interval95'][1]:.1%}",
         ]
     )

@@ -5,13 +5,15 @@ Used by `pack` and `audit` for models and data. Not used on the device: a device
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from device_client.errors import UsageError
+from device_client.errors import SealiftError, UsageError
 
 
 def is_entry_point(text: str) -> bool:
@@ -21,7 +23,7 @@ def is_entry_point(text: str) -> bool:
 
 
 def load_entry_point(text: str) -> Callable[..., Any]:
-    """Imports the function, with the current directory importable.
+    """Imports the function, with the current directory importable; what it raises when called becomes a ``UsageError``.
 
     Raises:
         UsageError: the module cannot be imported or has no such function.
@@ -40,6 +42,8 @@ def load_entry_point(text: str) -> Callable[..., Any]:
             actual=f"no module named {e.name}",
             hint="run from the folder that holds the module, or install it",
         ) from e
+    except Exception as e:
+        raise _failed("importing the module failed", text, e, hint=f"try it: python -c 'import {module_name}'") from e
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UsageError(
@@ -48,5 +52,24 @@ def load_entry_point(text: str) -> Callable[..., Any]:
             where=text,
             hint=f"define {function_name}() in {module_name}",
         )
-    found: Callable[..., Any] = function
-    return found
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except SealiftError:
+            raise
+        except Exception as e:
+            hint = f"try it: python -c 'import {module_name} as m; m.{function_name}()'"
+            raise _failed("the function failed", text, e, hint=hint) from e
+
+    return call
+
+
+def _failed(what: str, text: str, error: Exception, *, hint: str) -> UsageError:
+    """Somebody else's code raised: the line where, instead of a traceback through this program."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    actual = f"{type(error).__name__}: {error}"[:300]
+    return UsageError(
+        what, code="entry_point", where=f"{text}, line {frame.lineno} of {frame.filename}", actual=actual, hint=hint
+    )

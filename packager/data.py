@@ -122,7 +122,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
                 )
             with archive:
                 return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as e:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError, MemoryError) as e:
         raise UsageError(
             "cannot read the data file",
             code="data_syntax",

@@ -25,6 +25,7 @@ from device_client.trust.rules import LIFETIME_CAPS, check_keys_unique
 
 _TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
 _LINE_ROLES = ("release", "audit")
+_EXAMPLE = "keys/roles.toml.example shows the form"
 # Half of the cap: long enough to plan a renewal, short enough to limit a freeze (DESIGN 4).
 _DEFAULT_DAYS = {kind: cap.days for kind, cap in LIFETIME_CAPS.items()} | {"root": 365, "targets": 180}
 
@@ -58,8 +59,12 @@ def load_roles(path: Path) -> Roles:
     """
     try:
         table = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise UsageError(f"cannot read the roles file: {e}"[:200], code="roles_syntax", where=str(path)) from e
+    except OSError as e:
+        raise UsageError(
+            "cannot read the roles file", code="file_missing", where=str(path), actual=e.strerror, hint=f"check the path; {_EXAMPLE}"
+        ) from e
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
+        raise UsageError(f"cannot read the roles file: {e}"[:200], code="roles_syntax", where=str(path), hint=_EXAMPLE) from e
     unknown = sorted(set(table) - {"schema", "lines", *_TOP_LEVEL})
     if unknown or table.get("schema") != 1:
         raise _wrong(path, "schema = 1 and the tables root, targets, snapshot, timestamp, lines", unknown or "another schema")
@@ -116,4 +121,6 @@ def _table(table: dict[str, object], key: str, path: Path) -> dict[str, object]:
 
 
 def _wrong(path: Path, expected: str, actual: object) -> UsageError:
-    return UsageError("wrong roles file", code="roles_syntax", where=str(path), expected=expected, actual=repr(actual)[:120])
+    return UsageError(
+        "wrong roles file", code="roles_syntax", where=str(path), expected=expected, actual=repr(actual)[:120], hint=_EXAMPLE
+    )

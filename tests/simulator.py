@@ -56,7 +56,7 @@ class RepositorySimulator(FetcherInterface):
         for role in ("root", "targets", "snapshot", "timestamp", RELEASE, AUDIT):
             count = 2 if role in {"root", RELEASE, AUDIT} else 1
             self.signers[role] = [CryptoSigner.generate_ed25519() for _ in range(count)]
-        self.root = stamp(Root(version=1, consistent_snapshot=True), _DAYS["root"])
+        self.root = stamp(Root(version=1, consistent_snapshot=True), _DAYS["root"], now=self.now)
         for role in ("root", "targets", "snapshot", "timestamp"):
             for signer in self.signers[role]:
                 self.root.add_key(signer.public_key, role)
@@ -72,10 +72,10 @@ class RepositorySimulator(FetcherInterface):
             )
             for role in (RELEASE, AUDIT)
         }
-        self.targets = stamp(Targets(version=1, delegations=Delegations(keys, roles)), _DAYS["targets"])
+        self.targets = stamp(Targets(version=1, delegations=Delegations(keys, roles)), _DAYS["targets"], now=self.now)
         self.delegated: dict[str, Targets] = {}
-        self.snapshot = stamp(Snapshot(version=1, meta={"targets.json": MetaFile(1)}), _DAYS["snapshot"])
-        self.timestamp = stamp(Timestamp(version=1, snapshot_meta=MetaFile(1)), _DAYS["timestamp"])
+        self.snapshot = stamp(Snapshot(version=1, meta={"targets.json": MetaFile(1)}), _DAYS["snapshot"], now=self.now)
+        self.timestamp = stamp(Timestamp(version=1, snapshot_meta=MetaFile(1)), _DAYS["timestamp"], now=self.now)
         self.bootstrap = self.role_bytes("root")
 
     @staticmethod
@@ -86,7 +86,7 @@ class RepositorySimulator(FetcherInterface):
     def delegated_role(self, role: str) -> Targets:
         """The delegated role's object, made on first use."""
         if role not in self.delegated:
-            self.delegated[role] = stamp(Targets(version=1), _DAYS[role])
+            self.delegated[role] = stamp(Targets(version=1), _DAYS[role], now=self.now)
             self.delegated[role].version = 0  # `publish` makes it 1
         return self.delegated[role]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
@@ -12,6 +13,7 @@ from device_client.bundle.strict_json import parse_strict
 from update_server.problem import ApiError
 
 IDLE_TIMEOUT_S = 30.0  # a body that stops coming holds a connection no longer than this
+MIN_RATE_BYTES_S = 1024  # nor does one that trickles: strangers send bodies too, and connections are counted
 
 
 async def read_body(request: Request, *, max_bytes: int) -> bytes:
@@ -31,15 +33,17 @@ async def read_json(request: Request, *, max_bytes: int, known: tuple[str, ...])
 
 
 async def iterate_body(request: Request, *, max_bytes: int) -> AsyncIterator[bytes]:
-    """The body in the pieces in which it comes; at most ``max_bytes`` in all."""
+    """The body in the pieces in which it comes; at most ``max_bytes`` in all, after the first 30 s at a minimum rate."""
     declared = request.headers.get("content-length")
     if declared is not None and declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > max_bytes):
         raise _too_large(max_bytes)
     left = max_bytes
     stream = request.stream()
+    begin = time.monotonic()
     while True:
+        allowed_s = IDLE_TIMEOUT_S + (max_bytes - left) / MIN_RATE_BYTES_S
         try:
-            async with asyncio.timeout(IDLE_TIMEOUT_S):
+            async with asyncio.timeout(min(IDLE_TIMEOUT_S, begin + allowed_s - time.monotonic())):
                 chunk = await anext(stream, None)
         except TimeoutError as e:
             raise ApiError("the body stopped coming", status=400, code="bad_request", headers={"Connection": "close"}) from e

@@ -139,7 +139,9 @@ async def _renew_for_ever(service: Service) -> None:
 
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio switches Nagle's algorithm off for what is accepted here. Without, the body of every answer
+    # on a kept connection waits 40 ms for the client's delayed acknowledgement of the headers (measured: 44 ms against 0.5 ms).
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

@@ -147,7 +147,13 @@ class _Rules:
         self._standard_opset = opset
 
     def _function(self, values: Values) -> None:
-        self._allow_domain(values.text("domain"))
+        """A function may not take a standard operator's place: one reader would run it and another the operator."""
+        domain = values.text("domain")
+        if domain in _STANDARD_DOMAINS:
+            raise self._reader.refusal(
+                f"a function named like a standard operator: {values.text('name')[:60]}", code="model_domain"
+            )
+        self._allow_domain(domain)
         self._opset(values)
 
     def _opset(self, values: Values) -> int | None:

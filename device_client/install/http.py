@@ -19,6 +19,7 @@ import urllib3
 
 from device_client.bundle.strict_json import parse_strict
 from device_client.errors import FormatError, LimitError, TransportError, VerificationError
+from device_client.trust.deadline import Deadline
 
 T = TypeVar("T")
 _CHUNK_BYTES = 64 * 1024
@@ -73,7 +74,8 @@ class HttpClient:
         self._retries = retries
         self._sleep = sleep
         # A PoolManager, unlike a ProxyManager, never reads proxy variables; certificates are checked by default.
-        self._pool = urllib3.PoolManager(timeout=urllib3.Timeout(timeout_s), retries=False, maxsize=2)
+        self._deadline = Deadline()
+        self._pool = self._deadline.watch(urllib3.PoolManager(timeout=urllib3.Timeout(timeout_s), retries=False, maxsize=2))
 
     def request(
         self,
@@ -97,9 +99,8 @@ class HttpClient:
             sent["Authorization"] = f"Bearer {token}"
 
         def once() -> Answer:
-            end = time.monotonic() + self._deadline_s
-            with self._open(method, path, body=body, headers=sent) as response:
-                data = self._read_small(response, path, end=end)
+            with self._deadline.running(self._deadline_s), self._open(method, path, body=body, headers=sent) as response:
+                data = self._read_small(response, path)
                 if response.status >= 300 and response.status != 304:
                     raise _refusal(response, data, self.base_url + path)
                 return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, data)
@@ -115,12 +116,12 @@ class HttpClient:
         Raises:
             TransportError: no answer, an error answer, a broken connection, or too slow.
         """
-        end = time.monotonic() + self._deadline_s + size / self._min_rate_bytes_s
+        seconds = self._deadline_s + size / self._min_rate_bytes_s
         received = 0
-        with self._open("GET", path, body=None, headers={}) as response:
+        with self._deadline.running(seconds), self._open("GET", path, body=None, headers={}) as response:
             if response.status != 200:
-                raise _refusal(response, self._read_small(response, path, end=end), self.base_url + path)
-            for chunk in self._chunks(response, path, end=end):
+                raise _refusal(response, self._read_small(response, path), self.base_url + path)
+            for chunk in self._chunks(response, path):
                 piece = chunk[: size + 1 - received]
                 received += len(piece)
                 write(piece)
@@ -151,7 +152,7 @@ class HttpClient:
                 method, url, body=body, headers=sent, preload_content=False, redirect=False, decode_content=False
             )
         except urllib3.exceptions.HTTPError as e:
-            raise _lost("the server cannot be reached", url) from e
+            raise self._lost("the server cannot be reached", url) from e
         try:
             if response.headers.get("Content-Encoding", "identity").lower() != "identity":
                 raise FormatError(
@@ -162,23 +163,29 @@ class HttpClient:
             # Closed, not returned to the pool, unless it was read to its end: leftovers would be read as the next answer.
             response.close() if not response.closed else response.release_conn()
 
-    def _chunks(self, response: urllib3.BaseHTTPResponse, path: str, *, end: float) -> Iterator[bytes]:
+    def _chunks(self, response: urllib3.BaseHTTPResponse, path: str) -> Iterator[bytes]:
         url = self.base_url + path
         try:
             while chunk := response.read1(_CHUNK_BYTES):
-                if time.monotonic() > end:
-                    raise TransportError("the answer arrives too slowly", code="transport_slow", where=url, hint="poll again later")
                 yield chunk
         except urllib3.exceptions.HTTPError as e:
-            raise _lost("the connection broke", url) from e
+            raise self._lost("the connection broke", url) from e
+        if self._deadline.is_over:  # a cut connection can look like the end of an answer without a length
+            raise self._lost("the connection was cut", url)
 
-    def _read_small(self, response: urllib3.BaseHTTPResponse, path: str, *, end: float) -> bytes:
+    def _read_small(self, response: urllib3.BaseHTTPResponse, path: str) -> bytes:
         data = bytearray()
-        for chunk in self._chunks(response, path, end=end):
+        for chunk in self._chunks(response, path):
             data += chunk
             if len(data) > _MAX_ANSWER_BYTES:
                 raise LimitError("answer too long", code="too_large", where=self.base_url + path, expected=_MAX_ANSWER_BYTES)
         return bytes(data)
+
+    def _lost(self, what: str, url: str) -> TransportError:
+        """Why a request ended without an answer: the deadline, or the network."""
+        if self._deadline.is_over:
+            return TransportError("the answer arrives too slowly", code="transport_slow", where=url, hint="poll again later")
+        return LostConnectionError(what, code="transport", where=url, hint="check the URL and the network, then poll again")
 
 
 class ServerRefusalError(TransportError):
@@ -192,10 +199,6 @@ class ServerRefusalError(TransportError):
 
 class LostConnectionError(TransportError):
     """No answer, or one that broke off: worth another try."""
-
-
-def _lost(what: str, url: str) -> LostConnectionError:
-    return LostConnectionError(what, code="transport", where=url, hint="check the URL and the network, then poll again")
 
 
 def _is_transient(error: TransportError) -> bool:

@@ -38,11 +38,12 @@ from device_client.install.selftest import SelfTestLimits, SelfTestReport, run_s
 from device_client.install.state import Deployment, DeviceState, open_state
 from device_client.install.store import BlobStore
 from device_client.limits import DEFAULT_LIMITS, Limits
-from device_client.policy.memory import check_memory, check_root_memory, check_variant_memory
+from device_client.policy.memory import check_memory, check_variant_memory
 from device_client.policy.policy import check_audit, check_verdict
 from device_client.policy.rollout import check_rollout
 from device_client.policy.selection import DeviceFacts, providers_for, select_variant
 from device_client.trust.agreement import AgreedRelease
+from device_client.trust.bootstrap import choose_bootstrap
 from device_client.trust.channel import parse_channel
 from device_client.trust.client import MetadataClient, TrustedMetadata
 from device_client.trust.refs import BlobRef
@@ -193,7 +194,7 @@ class _Cycle:
         report = self._test(model, golden, contract, variant, facts)
         self._ledger.go(Event.PASSED)
         # 11. It becomes active: one transaction, with its evidence, counter, floor and report.
-        deployment = self._activate(agreed, variant, trusted.evidence(agreed.path))
+        deployment = self._activate(agreed, variant, self._evidence(trusted, agreed))
         return PollResult("installed", self._model, deployment, self._received, report)
 
     def record(self, refusal: SealiftError) -> None:
@@ -212,10 +213,12 @@ class _Cycle:
 
     def _refresh(self) -> TrustedMetadata:
         folder = self._device.folder.metadata
+        remembered = self._state.roots()
+        newest = remembered[max(remembered)] if remembered else None
         client = MetadataClient(
             metadata_dir=folder,
             base_url=f"{self._device.config.server}/tuf/",
-            bootstrap=self._device.root,
+            bootstrap=choose_bootstrap(self._device.root, newest),
             limits=self._limits,
             clock=self._clock,
             fetcher=self._fetcher,
@@ -223,14 +226,13 @@ class _Cycle:
         try:
             trusted = client.refresh(self._state.marks())
         except OSError as e:
-            # The cache is disposable, what must be remembered is in the database: begin again from the bootstrap root.
+            # The cache is disposable, what must be remembered is in the database: begin again from the newest root.
             logger.warning("metadata cache set aside: %s", e)
             shutil.rmtree(folder, ignore_errors=True)
             trusted = client.refresh(self._state.marks())
-        check_root_memory(self._state.root(), trusted.root_bytes)
         with self._state.transaction():
             self._state.remember_marks(trusted.marks)
-            self._state.remember_root(trusted.root_bytes)
+            self._state.remember_roots(trusted.roots)
         self._notice_withdrawal(trusted)
         return trusted
 
@@ -382,6 +384,11 @@ class _Cycle:
         )
 
     # 11: the one moment in which anything changes.
+
+    def _evidence(self, trusted: TrustedMetadata, agreed: AgreedRelease) -> dict[str, bytes]:
+        """What proves the agreement to somebody who has only the root that was given at `init`."""
+        roots = {f"{version}.root.json": data for version, data in self._state.roots().items()}
+        return {**roots, **trusted.evidence(agreed.path)}
 
     def _activate(self, agreed: AgreedRelease, variant: Variant, evidence: Mapping[str, bytes]) -> Deployment:
         """Checks once more what may have changed since (clock, memory), then stores all of it or nothing."""

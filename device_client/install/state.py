@@ -111,14 +111,15 @@ class DeviceState:
                 str(mark.sha256),
             )
 
-    def root(self) -> bytes | None:
-        """The newest verified root, or None before the first refresh."""
-        value = self._db.row("SELECT root FROM device")[0]
-        return value if isinstance(value, bytes) else None
+    def roots(self) -> dict[int, bytes]:
+        """Every root that was verified here, by version, oldest first."""
+        rows = self._db.rows("SELECT version, data FROM roots ORDER BY version")
+        return {_int(version): data for version, data in rows if isinstance(data, bytes)}
 
-    def remember_root(self, data: bytes) -> None:
-        """Stores a root that ``policy.memory.check_root_memory`` let pass."""
-        self._db.change("UPDATE device SET root = ?", data)
+    def remember_roots(self, roots: Mapping[int, bytes]) -> None:
+        """Stores verified roots; one that is known stays as it was."""
+        for version, data in roots.items():
+            self._db.change("INSERT INTO roots (version, data) VALUES (?, ?) ON CONFLICT (version) DO NOTHING", version, data)
 
     def memory(self, model: ModelPath) -> Memory:
         """All that is remembered about a model."""

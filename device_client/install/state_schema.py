@@ -10,14 +10,18 @@ APPLICATION_ID = 0x5EA11F7D
 USER_VERSION = 1
 
 TABLES: dict[str, str] = {
-    # One row: this device. `root` is the newest verified root; `report_counter` the last one used.
+    # One row: this device. `report_counter` is the last one used.
     "device": """CREATE TABLE device (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     generation INTEGER NOT NULL CHECK (generation >= 1),
     report_counter INTEGER NOT NULL CHECK (report_counter >= 0),
-    root BLOB,
     token TEXT,
     enrolment TEXT
+) STRICT""",
+    # Every root that was verified here, by version. Never changed, never removed.
+    "roots": """CREATE TABLE roots (
+    version INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
 ) STRICT""",
     # Version marks of TUF roles, bound to the keys and threshold that signed them.
     "marks": """CREATE TABLE marks (

@@ -12,9 +12,11 @@ the next read. Blobs are **not encrypted** yet; ``PROTECTION`` says so in ``stat
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,8 +185,12 @@ def digest_mismatch(expected: Digest, actual: Digest, *, where: str) -> Integrit
 
 
 def _open(path: Path) -> BinaryIO:
-    """Opens without following a link: a name in the store is a file of the store."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+    """Opens a regular file without following a link; a pipe put in its place neither blocks nor counts."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def _size_mismatch(digest: Digest, expected: int, actual: object) -> IntegrityError:

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tuf.api.metadata import Metadata, Root
-
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
-from device_client.errors import PolicyError, TrustError
+from device_client.errors import PolicyError
 from device_client.trust.agreement import AgreedRelease
 
 
@@ -106,35 +104,6 @@ def check_variant_memory(variant: Digest, agreed: AgreedRelease, memory: Memory)
 def raised_floor(floor: Counter | None, candidate: Counter) -> Counter:
     """The higher of the two: a floor never comes down."""
     return candidate if floor is None or candidate > floor else floor
-
-
-def check_root_memory(remembered: bytes | None, seen: bytes) -> None:
-    """The root of this refresh is not older than the newest one verified here, and not another one of its version.
-
-    Raises:
-        TrustError: ``metadata_rollback`` or ``root_fork``.
-    """
-    if remembered is None or remembered == seen:
-        return
-    before, now = (Metadata[Root].from_bytes(data).signed.version for data in (remembered, seen))
-    if now < before:
-        raise TrustError(
-            "an older root than the one remembered",
-            code="metadata_rollback",
-            where="root",
-            expected=f"at least version {before}",
-            actual=now,
-            hint="the server or the network hides newer roots; the running model stays",
-        )
-    if now == before:
-        raise TrustError(
-            "two different roots carry one version",
-            code="root_fork",
-            where=f"root version {now}",
-            expected=Digest.of(remembered),
-            actual=Digest.of(seen),
-            hint="the holders of the root keys signed twice; do not go on before they have explained it",
-        )
 
 
 def _equivocation(where: str, known: Digest | None, seen: Digest) -> PolicyError:

@@ -126,6 +126,12 @@ class TrustedMetadata:
         """Bytes of the newest verified root."""
         return self._root_chain[-1]
 
+    @property
+    def roots(self) -> dict[int, bytes]:
+        """Every root from the bootstrap to the newest, by version."""
+        first = self.root.version - len(self._root_chain) + 1
+        return dict(enumerate(self._root_chain, start=first))
+
     def agree(self, path: BundlePath) -> AgreedRelease:
         """The manifest that both roles name for ``path``; advances ``marks`` for both roles.
 
@@ -152,9 +158,8 @@ class TrustedMetadata:
         return BlobRef(Digest(entry.hashes["sha256"]), entry.length)
 
     def evidence(self, path: BundlePath) -> dict[str, bytes]:
-        """The signed files that ``agree(path)`` rested on, by name: root chain, targets and the two roles."""
-        first = self.root.version - len(self._root_chain) + 1
-        files = {f"{first + index}.root.json": data for index, data in enumerate(self._root_chain)}
+        """The signed files that ``agree(path)`` rested on, by name: roots from the bootstrap on, targets and the two roles."""
+        files = {f"{version}.root.json": data for version, data in self.roots.items()}
         model = path.of_model
         for role in ("targets", model.release_role, model.audit_role):
             files[f"{role}.json"] = self._updater.verified_bytes[role]

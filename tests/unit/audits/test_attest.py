@@ -50,17 +50,17 @@ def test_one_statement_for_each_variant_says_what_was_found(stored: StoredAudit,
     assert by_id["controls"]["planted_smallest_caught"] == stored.audit.controls.smallest_caught
 
 
-def test_two_auditors_sign_the_same_statement(stored: StoredAudit, signer: Signer) -> None:
+def test_two_auditors_sign_the_same_statement(stored: StoredAudit, signer: Signer, good: Case) -> None:
     second = CryptoSigner.generate_ed25519()
-    envelope = attest(stored, signers=[signer, second], now=NOW)["int8-static"]
+    envelope = attest(stored, signers=[signer, second], now=NOW, targets=targets(good))["int8-static"]
     found = verify_attestation(envelope, keys=[signer.public_key, second.public_key], threshold=2, now=NOW)
     assert len(found.keyids) == 2
 
 
-def test_an_expired_audit_is_not_attested(stored: StoredAudit, signer: Signer) -> None:
+def test_an_expired_audit_is_not_attested(stored: StoredAudit, signer: Signer, good: Case) -> None:
     for now in (stored.audit.expires, NOW - timedelta(seconds=1)):
         with pytest.raises(PolicyError) as refused:
-            attest(stored, signers=[signer], now=now)
+            attest(stored, signers=[signer], now=now, targets=targets(good))
         assert refused.value.code == "audit_expired"
 
 
@@ -71,16 +71,16 @@ def test_an_audit_of_other_bytes_or_of_another_bundle_is_not_attested(stored: St
         assert refused.value.code == "attestation_subject"
 
 
-def test_no_key_and_no_variant_are_errors(stored: StoredAudit, signer: Signer) -> None:
+def test_no_key_and_no_variant_are_errors(stored: StoredAudit, signer: Signer, good: Case) -> None:
     with pytest.raises(UsageError, match="no key"):
-        attest(stored, signers=[], now=NOW)
+        attest(stored, signers=[], now=NOW, targets=targets(good))
     empty = replace(stored, audit=replace(stored.audit, subjects=stored.audit.subjects[:1]))
     with pytest.raises(UsageError, match="no variant"):
-        attest(empty, signers=[signer], now=NOW)
+        attest(empty, signers=[signer], now=NOW, targets=targets(good))
 
 
-def test_every_byte_of_a_statement_is_covered(stored: StoredAudit, signer: Signer) -> None:
-    envelope = attest(stored, signers=[signer], now=NOW)["int8-static"]
+def test_every_byte_of_a_statement_is_covered(stored: StoredAudit, signer: Signer, good: Case) -> None:
+    envelope = attest(stored, signers=[signer], now=NOW, targets=targets(good))["int8-static"]
     for position in range(0, len(envelope), 97):
         changed = bytearray(envelope)
         changed[position] ^= 1
@@ -88,8 +88,8 @@ def test_every_byte_of_a_statement_is_covered(stored: StoredAudit, signer: Signe
             verify_attestation(bytes(changed), keys=[signer.public_key], now=NOW)
 
 
-def test_a_statement_signed_by_another_key_or_about_other_bytes_is_refused(stored: StoredAudit, signer: Signer) -> None:
-    envelope = attest(stored, signers=[signer], now=NOW)["int8-static"]
+def test_a_statement_signed_by_another_key_or_about_other_bytes_is_refused(stored: StoredAudit, signer: Signer, good: Case) -> None:
+    envelope = attest(stored, signers=[signer], now=NOW, targets=targets(good))["int8-static"]
     with pytest.raises(TrustError, match="too few"):
         verify_attestation(envelope, keys=[CryptoSigner.generate_ed25519().public_key], now=NOW)
     with pytest.raises(TrustError, match="other bytes"):

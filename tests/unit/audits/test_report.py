@@ -9,11 +9,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
+import pytest
 
 from audits.images import image_grid, png, prepare
 from audits.report import render_report
 from audits.run import RunResult
 from audits.store import ReportImages
+from device_client.errors import FormatError
 
 
 def stored_images(result: RunResult, *, private: bool = False) -> ReportImages:
@@ -132,3 +134,16 @@ def test_the_png_holds_the_pixels() -> None:
     assert struct.unpack(">II", data[16:24]) == (4, 3)
     (body,) = re.findall(rb"IDAT(.*).{4}\x00\x00\x00\x00IEND", data, re.DOTALL)
     assert zlib.decompress(body) == b"".join(b"\x00" + row.tobytes() for row in pixels)
+
+
+def test_a_detail_that_is_not_a_number_is_an_error_and_never_markup(good_run: RunResult) -> None:
+    hostile = '<meta http-equiv="refresh" content="0;url=http://evil/">'
+    audit = good_run.audit
+    for key in ("alarms", "trials"):
+        relabellings = {**audit.control_detail["relabellings"], key: hostile}
+        edited = replace(audit, control_detail={**audit.control_detail, "relabellings": relabellings})
+        with pytest.raises(FormatError) as refused:
+            render_report(edited, stored_images(good_run))
+        assert refused.value.code == "audit_syntax"
+    with pytest.raises(FormatError):
+        render_report(replace(audit, control_detail={}), stored_images(good_run))

@@ -80,5 +80,28 @@ def trickle(total: int, *, pause_s: float) -> Script:
     return script
 
 
+def head_trickle(connection: socket.socket, _: bytes) -> None:
+    """A header that never ends, a byte now and then: no single wait is long."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.02)
+
+
+def continue_flood(connection: socket.socket, _: bytes) -> None:
+    """``100 Continue`` for ever."""
+    while True:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        time.sleep(0.01)
+
+
+def chunk_extension(connection: socket.socket, _: bytes) -> None:
+    """A chunk whose size line never ends."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.02)
+
+
 def hang_up(connection: socket.socket, _: bytes) -> None:
     connection.close()

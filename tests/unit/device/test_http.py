@@ -24,7 +24,18 @@ from device_client.install.download import download_missing
 from device_client.install.http import HttpClient, ServerRefusalError
 from device_client.install.store import BlobStore
 from device_client.trust.refs import BlobRef
-from tests.unit.device.hostile import Script, answer, chunked_without_end, hang_up, problem, serving, trickle
+from tests.unit.device.hostile import (
+    Script,
+    answer,
+    chunk_extension,
+    chunked_without_end,
+    continue_flood,
+    hang_up,
+    head_trickle,
+    problem,
+    serving,
+    trickle,
+)
 
 DATA = b"model bytes " * 1000
 BLOB = BlobRef.of(DATA)
@@ -104,6 +115,19 @@ def test_a_trickle_ends_at_the_deadline_although_bytes_keep_coming(tmp_path: Pat
         download(tmp_path, trickle(len(DATA), pause_s=0.05), deadline_s=0.3, min_rate_bytes_s=10**9, retries=0)
     assert caught.value.code == "transport_slow"
     assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("script", [head_trickle, continue_flood, chunk_extension])
+def test_bytes_that_trickle_below_the_body_end_at_the_deadline(tmp_path: Path, script: Script) -> None:
+    begin = time.monotonic()
+    with pytest.raises(TransportError) as caught:
+        download(tmp_path, script, deadline_s=0.4, min_rate_bytes_s=10**9, retries=0)
+    assert caught.value.code == "transport_slow"
+    with serving(script) as (url, _), pytest.raises(TransportError) as caught:
+        client(url, deadline_s=0.4, retries=0).request("GET", "/v1/devices/me/next")
+    assert caught.value.code == "transport_slow"
+    assert time.monotonic() - begin < 4
+    assert leftovers(tmp_path) == []
 
 
 def test_silence_ends_at_the_timeout(tmp_path: Path) -> None:

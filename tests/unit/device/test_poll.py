@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,10 @@ X = np.array([[1.0, 2.0, 3.0]], np.float32)
 def passes(*_: Any, **__: Any) -> SelfTestReport:
     """A self-test for tests that are about something else."""
     return SelfTestReport(0.0, 0, "none")
+
+
+def never(*_: Any, **__: Any) -> SelfTestReport:
+    raise AssertionError("must be refused before the self-test")
 
 
 def running(world: World) -> float:
@@ -196,13 +201,16 @@ def test_a_release_below_the_floor_of_an_agreed_channel_is_refused(world: World)
 
 def test_a_channel_alone_cannot_raise_the_floor_beyond_what_the_audit_role_signed(world: World) -> None:
     made = world.install("1.0.0", counter=1)
-    huge = bundle("9.0.0", counter=2**31 - 1)
-    world.channel(huge, floor=2**31 - 1)
+    for huge in (bundle("9.0.0", counter=2**31 - 1), bundle("1.0.0", counter=2**31 - 1)):
+        world.channel(huge, floor=2**31 - 1)
+        world.sim.publish(RELEASE)
+        assert world.poll().result == "current"
+    world.channel(made, floor=1)
+    world.release_entry(made, rollout=Rollout(max_percent=50))
     world.sim.publish(RELEASE)
     assert world.poll().result == "current"
     with world.state() as state:
         assert state.memory(THE_MODEL).floor == Counter(0, 0)
-    assert made
 
 
 def test_no_variant_for_this_machine_is_refused_before_its_download(world: World) -> None:
@@ -313,7 +321,9 @@ def test_withdrawn_bytes_stay_withdrawn_in_another_bundle(world: World) -> None:
     again = bundle("1.1.0", counter=2)
     world.publish(again, seq=9)
     assert again.model() == made.model()
-    assert world.refusal().code == "withdrawn"
+    world.server.downloads.clear()
+    assert world.refusal(selftest=never).code == "withdrawn"
+    assert set(world.server.downloads) <= {again.digest.hex, *(blob.hex for blob in again.blobs)} - {made.model().hex}
     world.publish(again, seq=10)
     assert world.poll().result == "installed"
 
@@ -333,8 +343,6 @@ def test_a_damaged_blob_is_refused_at_load_and_made_good_by_the_next_poll(world:
 
 
 def test_a_wiped_cache_does_not_lower_what_is_remembered(world: World) -> None:
-    import shutil
-
     world.install("1.0.0", counter=1)
     old = {name: world.sim.role_bytes(name) for name in ("timestamp", "snapshot")}
     version = world.sim.snapshot.version
@@ -373,3 +381,79 @@ def test_an_interrupted_poll_leaves_a_trace_and_the_next_one_succeeds(world: Wor
     assert world.poll().result == "installed"
     with world.state() as state:
         assert [entry.event for entry in state.journal()] == ["installed", "interrupted"]
+
+
+def test_a_verdict_that_expires_during_the_installation_is_refused_at_its_end(world: World) -> None:
+    made = bundle("1.0.0", counter=1)
+    world.publish(made, variants={made.model(): verdict(days=0.01)})
+
+    def slow(*_: Any, **__: Any) -> SelfTestReport:
+        world.now += timedelta(hours=1)
+        return SelfTestReport(0.0, 0, "none")
+
+    assert world.refusal(selftest=slow).code == "verdict_expired"
+    with world.state() as state:
+        assert state.active(THE_MODEL) is None
+
+
+def wipe_cache(world: World) -> None:
+    shutil.rmtree(world.device.folder.metadata)
+
+
+def test_an_old_timestamp_after_a_poll_without_an_offer_is_refused_even_with_a_wiped_cache(world: World) -> None:
+    old = {"timestamp.json": world.sim.role_bytes("timestamp"), "1.snapshot.json": world.sim.role_bytes("snapshot")}
+    world.sim.publish()
+    assert world.poll().result == "none"
+    wipe_cache(world)
+    world.sim.served = old
+    assert world.refusal().code == "metadata_rollback"
+
+
+def test_online_keys_cannot_show_an_older_release_role_to_a_wiped_cache(world: World) -> None:
+    world.install("1.0.0", counter=1)
+    world.sim.publish(RELEASE)
+    world.sim.publish(RELEASE)
+    assert world.poll().result == "current"
+    wipe_cache(world)
+    world.sim.delegated_role(RELEASE).version -= 2
+    world.sim.publish(RELEASE)
+    assert world.refusal().code == "metadata_rollback"
+
+
+def test_a_newer_root_hidden_from_a_wiped_cache_changes_nothing(world: World) -> None:
+    world.sim.root.version = 2
+    assert world.poll().result == "none"
+    newest = world.sim.role_bytes("root")
+    wipe_cache(world)
+    world.sim.root.version = 1  # the server denies that there is a second root
+    world.sim.timestamp.version += 1
+    assert world.poll().result == "none"
+    with world.state() as state:
+        assert state.roots()[2] == newest
+
+
+@pytest.mark.parametrize(("column", "value"), [("version", "9.9.9"), ("n", 7), ("variant_digest", str(Digest.of(b"other")))])
+def test_a_database_that_was_edited_cannot_choose_another_story(world: World, column: str, value: object) -> None:
+    world.install("1.0.0", counter=1)
+    with world.state() as state, state.transaction():
+        state._db.change(f"UPDATE deployments SET {column} = ?", value)
+    with pytest.raises(VerificationError) as caught:
+        running(world)
+    assert caught.value.code == "contract_model_mismatch"
+
+
+def test_a_fault_of_the_program_is_recorded_and_leaves_the_active_model(world: World) -> None:
+    world.install("1.0.0", counter=1)
+    world.publish(bundle("2.0.0", counter=2, scale=3.0), seq=2)
+
+    def broken(*_: Any, **__: Any) -> SelfTestReport:
+        raise ZeroDivisionError
+
+    assert world.refusal(selftest=broken).code == "internal"
+    assert (world.last_report()["event"], world.last_report()["code"], world.last_report()["state"]) == (
+        "failed",
+        "internal",
+        "selftest",
+    )
+    assert running(world) == 2.0
+    assert world.poll().result == "installed"

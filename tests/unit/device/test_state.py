@@ -70,7 +70,7 @@ def test_a_failed_transaction_leaves_nothing(path: Path) -> None:
 
 def test_a_change_outside_a_transaction_is_a_programming_error(path: Path) -> None:
     with open_state(path) as state, pytest.raises(RuntimeError):
-        state.remember_root(b"root")
+        state.remember_roots({1: b"root"})
 
 
 def test_counters_floors_seqs_and_marks_never_come_down(path: Path) -> None:
@@ -117,18 +117,19 @@ def test_known_bad_ends_when_it_is_said_to(path: Path) -> None:
 
 def test_progress_root_and_enrolment_are_kept(path: Path) -> None:
     with open_state(path) as state:
-        assert (state.progress(OCR).state, state.root(), state.enrolment(), state.generation()) == (
+        assert (state.progress(OCR).state, state.roots(), state.enrolment(), state.generation()) == (
             State.IDLE,
-            None,
+            {},
             (None, None),
             1,
         )
         with state.transaction():
             state.set_progress(OCR, Progress(State.VERIFY, "1", str(A), NOW))
-            state.remember_root(b"root")
+            state.remember_roots({1: b"root"})
+            state.remember_roots({1: b"another", 2: b"next"})
             state.set_enrolment("secret", "pending")
         assert state.progress(OCR) == Progress(State.VERIFY, "1", str(A), NOW)
-        assert (state.root(), state.enrolment()) == (b"root", ("secret", "pending"))
+        assert (state.roots(), state.enrolment()) == ({1: b"root", 2: b"next"}, ("secret", "pending"))
 
 
 def test_the_journal_is_bounded_and_newest_first(path: Path) -> None:

@@ -136,3 +136,14 @@ def test_content_is_synced_before_its_name_appears_and_the_folder_after(store: B
     monkeypatch.setattr(Path, "replace", record_replace)
     store.put(DIGEST, DATA)
     assert events == ["file", "rename", "folder"]
+
+
+def test_a_pipe_in_place_of_a_blob_neither_blocks_nor_counts(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    digest = Digest.of(b"blob")
+    store._path(digest).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(store._path(digest))
+    assert not store.is_intact(digest)
+    with pytest.raises(IntegrityError) as caught:
+        store.read(digest)
+    assert caught.value.code == "blob_missing"

@@ -93,7 +93,7 @@ def sparse_initialiser(values: onnx.TensorProto, dims: tuple[int, ...] = (3,)) -
     return model
 
 
-def with_function(node: onnx.NodeProto, *, domain: str = "") -> onnx.ModelProto:
+def with_function(node: onnx.NodeProto, *, domain: str = "local") -> onnx.ModelProto:
     model = models.linear()
     model.functions.append(helper.make_function(domain, "F", ["a"], ["b"], [node], [helper.make_opsetid("", models.OPSET)]))
     return model
@@ -148,6 +148,7 @@ def test_a_foreign_domain_in_a_subgraph_or_function_is_refused() -> None:
     refused(nested.SerializeToString(), "model_domain", features=("control-flow:If",))
     refused(with_function(helper.make_node("Relu", ["a"], ["b"], domain="evil")).SerializeToString(), "model_domain")
     refused(with_function(helper.make_node("Relu", ["a"], ["b"]), domain="evil").SerializeToString(), "model_domain")
+    refused(with_function(helper.make_node("Neg", ["a"], ["b"]), domain="").SerializeToString(), "model_domain")
 
 
 @pytest.mark.parametrize("operator", ["If", "Loop", "Scan", "SequenceMap"])

@@ -1,16 +1,14 @@
-"""What was seen before cannot be unseen: counters, floors, names, withdrawals, roots."""
+"""What was seen before cannot be unseen: counters, floors, names, withdrawals."""
 
 from __future__ import annotations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata, Root
 
 from device_client.bundle import Counter, Digest
 from device_client.errors import SealiftError
-from device_client.policy.memory import Memory, check_memory, check_root_memory, check_variant_memory, raised_floor
+from device_client.policy.memory import Memory, check_memory, check_variant_memory, raised_floor
 from device_client.trust.agreement import AgreedRelease
 from tests.unit.policy.agreed import MODEL, agreed
 
@@ -65,22 +63,3 @@ def test_a_floor_is_the_highest_seen_whatever_the_order(seen: list[tuple[int, in
     for epoch, n in seen:
         floor = raised_floor(floor, Counter(epoch, n))
     assert floor == Counter(*max(seen))
-
-
-def root(version: int, signer: CryptoSigner) -> bytes:
-    metadata = Metadata(Root(version=version))
-    metadata.sign(signer)
-    return metadata.to_bytes()
-
-
-def test_an_older_root_and_another_root_of_the_same_version_are_refused() -> None:
-    one, two = CryptoSigner.generate_ed25519(), CryptoSigner.generate_ed25519()
-    check_root_memory(None, root(1, one))
-    check_root_memory(root(2, one), root(2, one))
-    check_root_memory(root(2, one), root(3, one))
-    with pytest.raises(SealiftError) as caught:
-        check_root_memory(root(3, one), root(2, one))
-    assert caught.value.code == "metadata_rollback"
-    with pytest.raises(SealiftError) as caught:
-        check_root_memory(root(3, one), root(3, two))
-    assert caught.value.code == "root_fork"

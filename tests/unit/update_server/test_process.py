@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -30,7 +31,7 @@ from packager.sign import open_draft, prepare_release, store_signed
 from tests.unit.bundle.samples import write_layout
 from tests.unit.update_server.world import AUDIT, RELEASE, URL, FakeDevice, Keys, make_bundle
 from update_server import commands, protocol
-from update_server.serve import is_loopback, serve
+from update_server.serve import _bind, is_loopback, serve
 
 PASSPHRASE = "a passphrase for tests"
 ROOT = Path(__file__).parents[3]
@@ -264,6 +265,11 @@ def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
                 passphrase=lambda name: b"", on_ready=lambda url: None,
             )  # fmt: skip
     assert caught.value.code == "address"
+
+
+def test_answers_on_a_kept_connection_do_not_wait_for_acknowledgements() -> None:
+    with contextlib.closing(_bind("127.0.0.1", 0)) as listener:
+        assert listener.proto == socket.IPPROTO_TCP, "asyncio sets TCP_NODELAY only where the protocol is named"
 
 
 def test_only_what_is_built_is_offered() -> None:

@@ -92,6 +92,19 @@ def test_a_body_that_stops_coming_ends_the_request(client: Client, monkeypatch: 
     assert (answer.status_code, code_of(answer)) == (400, "bad_request")
 
 
+def test_a_body_that_trickles_ends_the_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "IDLE_TIMEOUT_S", 0.2)
+
+    async def trickle() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            yield b"x"
+
+    answer = client("POST", "/v1/enroll", content=trickle())
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert answer.headers["connection"] == "close"
+
+
 def test_an_upload_that_breaks_off_leaves_nothing_behind(world: World, client: Client) -> None:
     class GoneError(Exception):
         pass
