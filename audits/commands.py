@@ -63,7 +63,12 @@ def run(
         raise UsageError("the output folder exists", code="file_exists", where=str(out), hint="choose another --out")
     policy = load_policy(policy_file)
     if recipe is not None and not recipe.is_file():
-        raise UsageError("cannot read the recipe", code="recipe_missing", where=str(recipe))
+        raise UsageError(
+            "cannot read the recipe",
+            code="recipe_missing",
+            where=str(recipe),
+            hint="give the recipe of the bundle, or leave it out",
+        )
     targets = load_bundle(bundle)
     result = run_audit(
         targets,
@@ -194,7 +199,8 @@ def _met(met: bool) -> dict[str, object]:
 
 def _refuse(where: str, *, expected: str | None) -> NoReturn:
     """Exits 1 after the result: a second JSON object on stdout would be one too many."""
-    step(f"error: the verdict is not the one required: expected {expected} ({where})")
+    step(f"error: the verdict is not the one required: expected {expected} ({where}) [verdict_not_accepted]")
+    step("hint: the verdict that was found stands above")
     raise click.exceptions.Exit(1)
 
 
@@ -203,4 +209,10 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(DEFAULT_LIMITS.max_attestation_bytes + 1)
     except OSError as e:
-        raise UsageError("cannot read the statement", code="attestation_missing", where=str(path), hint=e.strerror) from e
+        raise UsageError(
+            "cannot read the statement",
+            code="attestation_missing",
+            where=str(path),
+            actual=e.strerror,
+            hint="give a file that `sealift audit attest` wrote",
+        ) from e

@@ -82,7 +82,7 @@ def check_data(arrays: Mapping[str, Any], *, where: str) -> AuditData:
         raise _wrong(where, "member", f"{len(x)} booleans", member)
     x = np.ascontiguousarray(x, dtype=np.float32)
     if not np.isfinite(x).all():
-        raise UsageError("x holds NaN or infinite values", code="audit_data", where=where)
+        raise UsageError("x holds NaN or infinite values", code="audit_data", where=where, hint="drop or repair those records")
     y, member = np.ascontiguousarray(y, dtype=np.int64), np.ascontiguousarray(member, dtype=np.bool_)
     _check_disjoint(x, member, where=where)
     return AuditData(x, y, member, _digest(x, y, member))
@@ -94,7 +94,12 @@ def _load_npz(path: Path) -> dict[str, Any]:
             return {name: archive[name] for name in ("x", "y", "member") if name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, MemoryError) as e:
         raise UsageError(
-            "cannot read the data file", code="audit_data", where=str(path), expected=".npz or module:function", hint=_HINT
+            "cannot read the data file",
+            code="audit_data",
+            where=str(path),
+            expected=".npz without objects, or module:function",
+            actual=str(e).splitlines()[0][:160] if str(e) else type(e).__name__,
+            hint=_HINT,
         ) from e
 
 

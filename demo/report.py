@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,16 +108,21 @@ class Report:
         """Commands to go on with, as typed in a shell; the device knows the server under ``url``."""
         here = shlex.quote(str(folder))
         sign = "--role release-digits --key file:keys/release-a.key --token-file tokens/release-digits.token"
+        programs = Path(sys.executable).parent
+        found = shutil.which("sealift")
+        path = [] if found and Path(found).parent == programs else [f"  export PATH={shlex.quote(str(programs))}:$PATH"]
+        serve = f"sealift server serve --data server --port {url.rpartition(':')[2]}"
         return [
             f"  cd {here}",
-            f"  SEALIFT_PASSPHRASE_FILE=secrets/online sealift server serve --data server --port {url.rpartition(':')[2]} &",
-            "  sealift device status --dir device",
-            "  sealift device poll --dir device",
-            "  sealift device infer --dir device --model digits/mlp --input samples.npz",
+            *path,
+            f"  SEALIFT_PASSPHRASE_FILE=secrets/online {serve} >> server.log 2>&1 &",
             "  sealift inspect bundles/1.1.0",
             "  sealift keys show --repo ceremony",
-            f"  sealift pack models/{self.audit['network']}-1.1.0.onnx --data demo.digits:pack_data --line digits --name mlp \\",
-            "      --version 2.0.0 --counter 0.100 --out bundles/2.0.0",
+            "  sealift device status --dir device",
+            "  sealift device infer --dir device --model digits/mlp --input samples.npz --output answers.npz",
+            "  sealift device poll --dir device",
+            f"  sealift pack models/{self.audit['network']}-1.1.0.onnx --data demo.digits:pack_data --recipe recipe.toml \\",
+            "      --line digits --name mlp --version 2.0.0 --counter 0.100 --out bundles/2.0.0",
             f"  SEALIFT_PASSPHRASE_FILE=secrets/release-a sealift sign bundles/2.0.0 --repo {url} {sign}",
             f"  xdg-open {here}/audit/1.1.0/report.html",
         ]

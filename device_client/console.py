@@ -70,7 +70,7 @@ def run_main(command: click.Command, *, prog_name: str, args: list[str] | None =
     except click.ClickException as error:
         return _refused(_wrong_use(error), as_json=as_json)
     except click.Abort:
-        _refused(SealiftError("interrupted", code="interrupted", hint="nothing half done is left; start again"), as_json=as_json)
+        _refused(SealiftError("interrupted", code="interrupted", hint="start the command again"), as_json=as_json)
         return 130
     except OSError as error:
         return _refused(_system_error(error), as_json=as_json)

@@ -68,8 +68,8 @@ def load_entry_point(text: str) -> Callable[..., Any]:
 
 def _failed(what: str, text: str, error: Exception, *, hint: str) -> UsageError:
     """Somebody else's code raised: the line where, instead of a traceback through this program."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    actual = f"{type(error).__name__}: {error}"[:300]
-    return UsageError(
-        what, code="entry_point", where=f"{text}, line {frame.lineno} of {frame.filename}", actual=actual, hint=hint
-    )
+    ours = (__file__, importlib.__file__)  # a syntax error ends there; its message names its line itself
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    outside = frames[-1] if frames and frames[-1].filename not in ours else None
+    where = text if outside is None else f"{text}, line {outside.lineno} of {outside.filename}"
+    return UsageError(what, code="entry_point", where=where, actual=f"{type(error).__name__}: {error}"[:300], hint=hint)

@@ -80,7 +80,11 @@ def show_keys(file: Path | None, repo: Path | None, as_json: bool) -> None:
 
 def _show_roles(repo: Path, *, as_json: bool) -> None:
     rows = _role_rows(DirStaging(repo))
-    lines = [f"{row.role}: {row.threshold} of {len(row.keyids)}, version {row.version}, expires {row.expires}" for row in rows]
+    lines = [
+        f"{row.role}: {row.threshold} of {len(row.keyids)}, "
+        + ("nothing published yet" if row.version is None else f"version {row.version}, expires {row.expires}")
+        for row in rows
+    ]
     show({"roles": [asdict(row) for row in rows]}, "\n".join(lines), as_json=as_json)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -13,7 +15,7 @@ from device_client.bundle.digest import Digest
 from device_client.bundle.layout import LayoutDirectory
 from device_client.bundle.verified import VerifiedBundle, verify_bundle
 from device_client.console import json_option, progress, show, step
-from device_client.errors import UsageError
+from device_client.errors import FormatError, UsageError
 from device_client.limits import DEFAULT_LIMITS
 from device_client.text import printable
 from device_client.trust.custom import Rollout
@@ -25,6 +27,8 @@ from packager.http_staging import HttpStaging
 from packager.publish import plan_publish, publish_plan
 from packager.sign import Draft, open_draft, prepare_audit, prepare_release, same_content, store_signed
 from packager.staging import DirStaging, Staging
+
+T = TypeVar("T")
 
 repo_option = click.option("--repo", required=True, help="Staging folder, or the server's URL.")
 token_option = click.option(
@@ -79,22 +83,23 @@ def sign(
     Without BUNDLE, sign the prepared version of any offline role.
     """
     now = utc_now()
+    lowest = _given("--floor", floor, Counter.parse)
+    starts = _given("--not-before", not_before, lambda text: parse_time(text, "--not-before"))
+    root = _given("--root-sha256", root_sha256, lambda text: Digest(text.lower().removeprefix("sha256:")))
     staging = open_staging(repo, token_file=token_file)
     prepared = None if replace else open_draft(role, staging=staging)
     draft = prepared
     if bundle is not None:
         verified = load_bundle(bundle)
-        lowest = Counter.parse(floor) if floor else None
         if role == verified.path.of_model.release_role:
             require_budget_met(verified, LayoutDirectory(bundle), accept_unproven=accept_unproven)
             path = measurements or bundle.with_name(bundle.name + ".measurements.json")
-            rollout = Rollout(parse_time(not_before, "--not-before") if not_before else None, max_percent)
             draft = prepare_release(
                 verified,
                 staging=staging,
                 measurements=read_file(path, DEFAULT_LIMITS.max_contract_bytes * 16),
                 floor=lowest,
-                rollout=rollout,
+                rollout=Rollout(starts, max_percent),
                 now=now,
             )
         elif role == verified.path.of_model.audit_role:
@@ -113,9 +118,12 @@ def sign(
         raise UsageError(
             "nothing is prepared for this role", code="draft_missing", where=role, hint="give the BUNDLE to prepare it"
         )
-    _check_root(draft, root_sha256)
+    _check_root(draft, root)
     signers = [load_signer(uri, passphrase=ask_passphrase) for uri in key_uris]
     _confirm(f"{role} on {staging.name}, under root {draft.root_digest}", draft.changes, yes=yes)
+    for signer in signers:
+        if signer.public_key.keyid in draft.metadata.signatures:
+            step(f"key {signer.public_key.keyid[:12]} had signed already: signing again adds nothing")
     state = store_signed(draft, signers=signers, staging=staging, replace=replace, now=now)
     text = f"{role}: {len(state.signed)} of {state.threshold} signatures"
     text += (
@@ -177,7 +185,13 @@ def read_file(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as e:
-        raise UsageError("cannot read the file", code="file_missing", where=str(path), hint=e.strerror) from e
+        raise UsageError(
+            "cannot read the file",
+            code="file_missing",
+            where=str(path),
+            actual=e.strerror,
+            hint="check the path and its permissions",
+        ) from e
     if len(data) > max_bytes:
         raise UsageError("the file is too long", code="too_large", where=str(path), expected=f"at most {max_bytes} bytes")
     return data
@@ -197,14 +211,22 @@ def _join(prepared: Draft, fresh: Draft) -> Draft:
     return prepared
 
 
-def _check_root(draft: Draft, root_sha256: str | None) -> None:
+def _given(option: str, text: str | None, read: Callable[[str], T]) -> T | None:
+    """The value of an option; a wrong one is wrong use, as everywhere on the command line."""
+    try:
+        return None if text is None else read(text)
+    except FormatError as e:
+        raise UsageError(e.what, code=e.code, where=option, expected=e.expected, actual=e.actual) from e
+
+
+def _check_root(draft: Draft, known: Digest | None) -> None:
     """The folder or server may show a root of its own making; the signer's own digest of the root tells."""
-    if root_sha256 is not None and draft.root_digest != Digest(root_sha256.removeprefix("sha256:")):
+    if known is not None and draft.root_digest != known:
         raise UsageError(
             "the repository has another root than the one given",
             code="root_digest",
             where=draft.role,
-            expected=f"sha256:{root_sha256.removeprefix('sha256:')}",
+            expected=known,
             actual=draft.root_digest,
             hint="do not sign: ask the holders of the root keys whether root was renewed",
         )
@@ -217,4 +239,5 @@ def _confirm(where: str, lines: tuple[str, ...] | list[str], *, yes: bool) -> No
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody to ask", code="confirmation", hint="look at the changes above, then give --yes")
-        click.confirm("Go on?", abort=True, err=True)
+        if not click.confirm("Go on?", err=True):
+            raise UsageError("not confirmed", code="confirmation", hint="nothing was signed or published")

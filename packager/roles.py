@@ -25,7 +25,7 @@ from device_client.trust.rules import LIFETIME_CAPS, check_keys_unique
 
 _TOP_LEVEL = ("root", "targets", "snapshot", "timestamp")
 _LINE_ROLES = ("release", "audit")
-_EXAMPLE = "keys/roles.toml.example shows the form"
+_EXAMPLE = "keys/roles.toml of the source is an example"
 # Half of the cap: long enough to plan a renewal, short enough to limit a freeze (DESIGN 4).
 _DEFAULT_DAYS = {kind: cap.days for kind, cap in LIFETIME_CAPS.items()} | {"root": 365, "targets": 180}
 
@@ -61,7 +61,7 @@ def load_roles(path: Path) -> Roles:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as e:
         raise UsageError(
-            "cannot read the roles file", code="file_missing", where=str(path), actual=e.strerror, hint=f"check the path; {_EXAMPLE}"
+            "cannot read the roles file", code="file_missing", where=str(path), actual=e.strerror, hint=_EXAMPLE
         ) from e
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"cannot read the roles file: {e}"[:200], code="roles_syntax", where=str(path), hint=_EXAMPLE) from e

@@ -297,6 +297,7 @@ class _Cycle:
     def _check_remembered(self, agreed: AgreedRelease) -> None:
         if agreed.audit.status == "withdrawn":
             self._remember_withdrawal(agreed)
+            check_audit(agreed.audit, self._device.policy)  # refuses, with the audit team's own reason
         check_memory(agreed, self._state.memory(self._model))
 
     def _is_current(self, agreed: AgreedRelease) -> bool:

@@ -105,7 +105,8 @@ def test_a_missing_extra_is_one_error_with_the_install_line(tmp_path: Path) -> N
     done = _run(door, ",".join(HEAVY), "extra")
     assert done.returncode == 2, done.stderr
     assert done.stderr == (
-        "error: this command needs the extra 'device' (module onnxruntime is not installed)\nhint: pip install 'sealift[device]'\n"
+        "error: this command needs the extra 'device' (module onnxruntime is not installed) [missing_extra]\n"
+        "hint: pip install 'sealift[device]'\n"
     )
 
 

@@ -27,7 +27,7 @@ def _tour() -> list[tuple[str, str]]:
 def _script(port: int) -> str:
     """The shell blocks in one script; the first of them makes the reader's folder, which the test does itself."""
     shell = [text for language, text in _tour() if language == "sh"]
-    assert "mkdir tour" in shell[0]
+    assert "mkdir ../sealift-tour && cd ../sealift-tour" in shell[0]  # outside the repository: it holds private keys
     return "\n".join(["set -euo pipefail", *shell[1:]]).replace(PORT_IN_THE_README, str(port))
 
 
