@@ -13,8 +13,7 @@ from typing import NamedTuple
 import click
 
 from device_client import __version__
-from device_client.console import run_main
-from device_client.errors import MissingExtraError
+from device_client.console import needs_extra, run_main
 
 
 class _Entry(NamedTuple):
@@ -53,12 +52,8 @@ class _LazyGroup(click.Group):
 
 def _load(entry: _Entry) -> click.Command:
     module_name, _, attribute = entry.target.partition(":")
-    try:
+    with needs_extra(entry.extra or "device"):
         command = getattr(importlib.import_module(module_name), attribute)
-    except ModuleNotFoundError as e:
-        if e.name is None or e.name.split(".")[0] in {"device_client", "packager", "update_server", "audits", "demo"}:
-            raise
-        raise MissingExtraError(entry.extra or "device", missing=e.name) from e
     if not isinstance(command, click.Command):
         raise TypeError(f"{entry.target} is not a command")
     return command

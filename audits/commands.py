@@ -7,17 +7,11 @@ from typing import NoReturn
 
 import click
 
-from audits.attest import attest, write_attestations
-from audits.compressor import PackCompressor
-from audits.data import load_data
 from audits.evidence import AUDIT_FILE, Audit
 from audits.policy import load_policy
-from audits.run import run_audit
-from audits.store import REPORT_FILE, read_stored, write_audit, write_report
-from audits.targets import load_bundle, load_original
 from audits.verdict import Verdict
 from device_client.bundle.digest import Digest
-from device_client.console import json_option, show, step
+from device_client.console import json_option, needs_extra, show, step
 from device_client.errors import UsageError
 from device_client.limits import DEFAULT_LIMITS
 from device_client.text import printable
@@ -59,6 +53,12 @@ def run(
     as_json: bool,
 ) -> None:
     """Audit every variant of BUNDLE, with controls, against the original."""
+    with needs_extra("audit"):
+        from audits.compressor import PackCompressor
+        from audits.data import load_data
+        from audits.run import run_audit
+        from audits.store import REPORT_FILE, write_audit
+        from audits.targets import load_bundle, load_original
     if out.exists():
         raise UsageError("the output folder exists", code="file_exists", where=str(out), hint="choose another --out")
     policy = load_policy(policy_file)
@@ -92,6 +92,8 @@ def run(
 @json_option
 def report(folder: Path, as_json: bool) -> None:
     """Write the HTML page of an audit again."""
+    with needs_extra("audit"):
+        from audits.store import read_stored, write_report
     stored = read_stored(folder)
     path = write_report(stored, folder)
     show({"ok": True, "report": str(path), "evidence": str(stored.evidence)}, str(path), as_json=as_json)
@@ -105,6 +107,10 @@ def report(folder: Path, as_json: bool) -> None:
 @json_option
 def attest_command(folder: Path, keys: tuple[str, ...], bundle: Path, out: Path, as_json: bool) -> None:
     """Sign what an audit found: one statement for each variant."""
+    with needs_extra("audit"):
+        from audits.attest import attest, write_attestations
+        from audits.store import read_stored
+        from audits.targets import load_bundle
     stored = read_stored(folder)
     signers = [load_signer(uri, passphrase=ask_passphrase) for uri in keys]
     paths = write_attestations(attest(stored, signers=signers, now=utc_now(), targets=load_bundle(bundle)), out)

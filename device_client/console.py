@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import click
 
-from device_client.errors import SealiftError, UsageError
+from device_client.errors import MissingExtraError, SealiftError, UsageError
 from device_client.text import printable
 
+_OUR_PACKAGES = frozenset({"device_client", "packager", "update_server", "audits", "demo"})
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -50,6 +51,21 @@ def track(items: Iterable[T], *, label: str, length: int) -> Iterator[T]:
         for item in items:
             yield item
             advance(1)
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Around the imports of a command: a library that is not installed is one error that prints the install line.
+
+    Raises:
+        MissingExtraError: a module of another project is missing; one of ours missing is a fault and stays one.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        if e.name is None or e.name.partition(".")[0] in _OUR_PACKAGES:
+            raise
+        raise MissingExtraError(extra, missing=e.name) from e
 
 
 def run_main(command: click.Command, *, prog_name: str, args: list[str] | None = None) -> int:

@@ -9,8 +9,8 @@ import click
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.path import BundlePath
-from device_client.console import json_option, progress, show, step
-from device_client.errors import FormatError, MissingExtraError, UsageError
+from device_client.console import json_option, needs_extra, progress, show, step
+from device_client.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
     from packager.facts import Candidate
@@ -44,14 +44,10 @@ def pack(
         raise UsageError(
             e.what, code=e.code, where="--line, --name, --version, --counter", expected=e.expected, actual=e.actual
         ) from e
-    try:
+    with needs_extra("packager"):
         from packager.pack import PackRequest
         from packager.pack import pack as run_pack
         from packager.recipe import load_recipe
-    except ModuleNotFoundError as e:
-        if e.name is None or e.name.split(".")[0] in ("packager", "device_client"):
-            raise
-        raise MissingExtraError("packager", missing=e.name) from e
     request = PackRequest(model, data, path, release_counter, out, load_recipe(recipe))
     result = run_pack(request, progress=progress)
     for warning in _warnings(result):

@@ -17,6 +17,7 @@ from tuf.api.metadata import TargetFile, Targets
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.bundle.layout import read_blob
+from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.path import BundlePath, ModelPath
 from device_client.bundle.verified import VerifiedBundle, verify_bundle
 from device_client.errors import FormatError, IntegrityError, PolicyError, TrustError
@@ -186,7 +187,30 @@ def _claims_of(audit: PrivacyAudit) -> tuple[object, ...]:
 
 def _verify_bundle(entry: TargetFile, path: BundlePath, counter: Counter, *, blobs: BlobStore, limits: Limits) -> VerifiedBundle:
     ref = _ref(entry)
-    return verify_bundle(blobs, ref.digest, manifest_size=ref.length, path=path, counter=counter, limits=limits)
+    try:
+        return verify_bundle(blobs, ref.digest, manifest_size=ref.length, path=path, counter=counter, limits=limits)
+    except IntegrityError:
+        _remove_damaged(ref, blobs=blobs, limits=limits)
+        raise
+
+
+def _remove_damaged(manifest: BlobRef, *, blobs: BlobStore, limits: Limits) -> None:
+    """Lets go of copies that are not what their name says, so that the publisher can send them again.
+
+    Raises:
+        IntegrityError: with the remedy, for the first damaged one.
+    """
+    blobs.check_bytes(manifest, where="manifest")
+    with blobs.open_blob(manifest.digest) as file:
+        listed = parse_manifest(file.read(limits.max_manifest_bytes), limits=limits).blobs
+    damaged = None
+    for blob in listed:
+        try:
+            blobs.check_bytes(BlobRef(blob.digest, blob.size), where=blob.media_type)
+        except IntegrityError as error:
+            damaged = damaged or error
+    if damaged is not None:
+        raise damaged
 
 
 def _check_models(bundle: VerifiedBundle, *, blobs: BlobStore, limits: Limits) -> None:

@@ -71,6 +71,8 @@ class BlobStore:
     def check_bytes(self, ref: BlobRef, *, where: str) -> None:
         """The blob is there, and its bytes are what its name says; one pass in bounded memory.
 
+        A copy whose bytes are others is removed: it is of no use to anybody, and while it is there nobody sends a good one.
+
         Raises:
             IntegrityError: ``blob_missing``, ``blob_size_mismatch`` or ``blob_digest_mismatch``.
         """
@@ -81,8 +83,14 @@ class BlobStore:
                 hasher.update(chunk)
         actual = Digest(hasher.hexdigest())
         if actual != ref.digest:
+            self.path_of(ref.digest).unlink(missing_ok=True)
             raise IntegrityError(
-                "blob digest differs", code="blob_digest_mismatch", where=where, expected=ref.digest, actual=actual
+                "the stored blob was damaged",
+                code="blob_digest_mismatch",
+                where=where,
+                expected=ref.digest,
+                actual=actual,
+                hint="the damaged copy was removed: publish again to send the blob anew, and find out who changed the disk",
             )
 
     def begin_upload(self, digest: Digest, *, max_bytes: int = DEFAULT_LIMITS.max_blob_bytes) -> Upload:
