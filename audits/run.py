@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -85,6 +85,7 @@ def run_audit(
         UsageError: the records do not fit the original's input.
     """
     began = time.monotonic()
+    _check_fit(original, data)
     with _one_thread():
         bounds = _input_range(original, data)
         classes = _classes(original, data)
@@ -209,6 +210,49 @@ def _classes(original: Subject, data: AuditData) -> int:
     shape = original.model.outputs[0].shape if original.model.outputs else None
     declared = shape[-1] if shape else None
     return declared if isinstance(declared, int) and declared >= data.classes else data.classes
+
+
+def _check_fit(original: Subject, data: AuditData) -> None:
+    """What can be known before anything is attacked: the records are this model's, and both sides have some.
+
+    Raises:
+        UsageError: ``audit_data``.
+    """
+    shapes = [model.shape for model in (original.model.inputs[0], original.model.outputs[0])] if original.model.outputs else []
+    wanted = shapes[0][1:] if shapes and shapes[0] else ()
+    given = data.x.shape[1:]
+    if wanted and (
+        len(wanted) != len(given) or any(isinstance(w, int) and w not in {g, 0} for w, g in zip(wanted, given, strict=True))
+    ):
+        raise UsageError(
+            "the records do not fit the model",
+            code="audit_data",
+            where="x",
+            expected=f"(records, {_joined(wanted)})",
+            actual=data.x.shape,
+        )
+    classes = shapes[1][-1] if len(shapes) > 1 and shapes[1] else None
+    if isinstance(classes, int) and classes > 1 and data.classes > classes:
+        raise UsageError(
+            "a label is beyond the model's classes",
+            code="audit_data",
+            where="y",
+            expected=f"below {classes}",
+            actual=data.classes - 1,
+        )
+    members = int(data.member.sum())
+    if members in {0, len(data.member)}:
+        raise UsageError(
+            "there is nothing to compare",
+            code="audit_data",
+            where="member",
+            expected="records that trained the model and records that did not",
+            actual=f"{members} of {len(data.member)} are members",
+        )
+
+
+def _joined(shape: Sequence[object]) -> str:
+    return ", ".join(str(size) for size in shape)
 
 
 def _pools(data: AuditData, classes: int, policy: Policy) -> Pools:

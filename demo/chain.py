@@ -42,7 +42,7 @@ class Chain:
         self._say("keys", self._make_keys)
         made = make_models(self._shop)
         report.accuracy, report.size = made.packed["accuracy"], made.packed["size"]
-        report.latency_ratio = made.packed["latency_ratio"]
+        report.latency_ratio, report.golden = made.packed["latency_ratio"], made.packed["golden"]
         report.audit = {"verdicts": made.verdicts, "network": made.size, "power": made.audited["power"]}
         self._say("server", self._start_server)
         self._say(f"release {FIRST}", lambda: self._release(FIRST))

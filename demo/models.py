@@ -64,6 +64,8 @@ def make_models(shop: Workshop) -> Made:
             made = list(pool.map(lambda version: _make_version(shop, size, version), _SEEDS))  # noqa: B023
         verdicts = {verdict for item in made for verdict in item.verdicts.values()}
         step(f"{'model':<14} {_describe(made[0])}  ({time.monotonic() - begun:.1f} s)")
+        caught = " and ".join(f"{item.packed['golden']['mutation_score']:.0%}" for item in made)
+        step(f"{'':<14} the golden probes catch {caught} of deliberately damaged copies (95% is the aim)")
         if verdicts == {"PASSED"}:
             return made[0]
         step(f"{'':<14} not passed ({', '.join(sorted(verdicts))}): a smaller, more regular model is trained; the threshold stays")

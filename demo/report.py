@@ -36,6 +36,7 @@ class Report:
     accuracy: dict[str, Any] = field(default_factory=dict)
     size: dict[str, Any] = field(default_factory=dict)
     latency_ratio: dict[str, Any] = field(default_factory=dict)
+    golden: dict[str, Any] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] = field(default_factory=dict)
     attacks: list[AttackOutcome] = field(default_factory=list)
@@ -78,6 +79,7 @@ class Report:
             "accuracy": self.accuracy,
             "size": self.size,
             "latency_ratio": self.latency_ratio,
+            "golden": self.golden,
             "audit": self.audit,
             "device": self.device,
             "attacks": [vars(item) for item in self.attacks],

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from onnx import helper
 
 from audits.compressor import Compressor
-from audits.data import Floats, Integers, check_data
+from audits.data import AuditData, Floats, Integers, check_data
 from audits.evidence import read_audit
 from audits.policy import Policy
 from audits.run import RunResult, run_audit
 from audits.targets import ORIGINAL, BundleTargets, Subject
 from audits.verdict import Verdict
 from device_client.bundle.digest import Digest
+from device_client.errors import UsageError
 from device_client.inference.walker import CheckedModel
 from tests.unit.audits import models
 from tests.unit.audits.conftest import NOW, RANGE, Case
@@ -95,11 +97,25 @@ def test_too_few_records_of_one_class_are_inconclusive(good: Case, policy: Polic
     assert result.audit.data["thin"] == [[4, int((fewer.member & (fewer.y == 4)).sum()), 2]]
 
 
-def test_records_that_do_not_fit_the_model_are_inconclusive_with_the_shapes(good: Case, policy: Policy) -> None:
-    wide = check_data({"x": np.pad(good.data.x, ((0, 0), (0, 3))), "y": good.data.y, "member": good.data.member}, where="test")
-    result = replace(good, data=wide).run(fast(policy))
-    assert set(verdicts(result).values()) == {Verdict.INCONCLUSIVE}
-    assert "do not fit the model" in " ".join(result.audit.variants[0].reasons)
+def _wide(data: AuditData) -> AuditData:
+    return replace(data, x=np.pad(data.x.reshape(len(data.x), -1), ((0, 0), (0, 1))))
+
+
+UNFIT: dict[str, tuple[Callable[[AuditData], AuditData], str]] = {
+    "records of another shape": (_wide, "x"),
+    "a label beyond the classes": (lambda data: replace(data, y=data.y + 1), "y"),
+    "members only": (lambda data: replace(data, member=np.ones_like(data.member)), "member"),
+    "no member": (lambda data: replace(data, member=np.zeros_like(data.member)), "member"),
+}
+
+
+@pytest.mark.parametrize(("change", "where"), UNFIT.values(), ids=UNFIT.keys())
+def test_data_that_cannot_be_judged_is_refused(
+    good: Case, policy: Policy, change: Callable[[AuditData], AuditData], where: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        replace(good, data=change(good.data)).run(policy)
+    assert (refused.value.code, refused.value.where) == ("audit_data", where)
 
 
 def test_an_attack_that_is_not_given_time_to_converge_is_inconclusive(good: Case, policy: Policy) -> None:
