@@ -80,8 +80,9 @@ class Chain:
     def _release(self, version: str) -> str:
         """The release team signs twice and publishes; the audit team attests, signs twice and publishes."""
         bundle, at = f"bundles/{version}", f"--repo {self._shop.url} --yes"
+        root = f"--root-sha256 {self._root_sha256}"
         for holder in ("release-a", "release-b"):
-            command = f"sign {bundle} {at} --role {RELEASE} --key file:keys/{holder}.key --token-file tokens/{RELEASE}.token"
+            command = f"sign {bundle} {at} {root} --role {RELEASE} --key file:keys/{holder}.key --token-file tokens/{RELEASE}.token"
             self._shop.run(f"{command} --accept-unproven", holder=holder)
         self._shop.run(f"publish {bundle} {at} --role {RELEASE} --token-file tokens/{RELEASE}.token")
         attested = f"attestations/{version}"
@@ -91,7 +92,7 @@ class Chain:
         files = sorted((self._shop.folder / attested).glob("*.dsse.json"))
         options = " ".join(f"--attestation {attested}/{path.name}" for path in files)
         for holder in ("audit-a", "audit-b"):
-            command = f"sign {bundle} {at} --role {AUDIT} --key file:keys/{holder}.key --token-file tokens/{AUDIT}.token"
+            command = f"sign {bundle} {at} {root} --role {AUDIT} --key file:keys/{holder}.key --token-file tokens/{AUDIT}.token"
             self._shop.run(f"{command} {options}", holder=holder)
         self._shop.run(f"publish {bundle} {at} --role {AUDIT} --token-file tokens/{AUDIT}.token")
         return "2 of 2 release and 2 of 2 audit signatures, by four calls; two publish transactions"
