@@ -120,13 +120,14 @@ def check_verdict(entry: VariantVerdict, policy: AcceptancePolicy, *, now: datet
         where: the variant, for errors.
 
     Raises:
-        PolicyError: ``verdict_not_accepted``, ``tier_not_accepted`` or ``verdict_expired``.
+        PolicyError: ``verdict_failed``, ``verdict_inconclusive``, ``verdict_waived`` or another verdict by its name,
+            ``tier_not_accepted``, ``verdict_expired``.
     """
     accepted = (*policy.verdicts, "WAIVED") if policy.unsafe_accept_waived else policy.verdicts
     if entry.verdict not in accepted:
         raise PolicyError(
             "the audit's verdict is not accepted here",
-            code="verdict_not_accepted",
+            code=f"verdict_{entry.verdict.lower()}",
             where=where,
             expected=" | ".join(accepted),
             actual=entry.verdict,

@@ -39,7 +39,7 @@ def select_variant(
 
     Raises:
         PolicyError: ``no_variant_fits`` if none runs here; else, for the first that does, why its audit does not do:
-            ``variant_not_audited``, ``verdict_not_accepted``, ``tier_not_accepted`` or ``verdict_expired``.
+            ``variant_not_audited``, ``verdict_failed`` (or another verdict), ``tier_not_accepted`` or ``verdict_expired``.
     """
     misfits = {variant.id: _misfit(variant, facts) for variant in contract.variants}
     fitting = [variant for variant in contract.variants if not misfits[variant.id]]

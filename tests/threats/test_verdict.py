@@ -26,9 +26,9 @@ def released(world: World) -> Issue:
 
 
 VERDICTS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "FAILED": ({"verdict": "FAILED"}, "verdict_not_accepted", "FAILED"),
-    "INCONCLUSIVE": ({"verdict": "INCONCLUSIVE"}, "verdict_not_accepted", "INCONCLUSIVE"),
-    "WAIVED": ({"verdict": "WAIVED"}, "verdict_not_accepted", "WAIVED"),
+    "FAILED": ({"verdict": "FAILED"}, "verdict_failed", "FAILED"),
+    "INCONCLUSIVE": ({"verdict": "INCONCLUSIVE"}, "verdict_inconclusive", "INCONCLUSIVE"),
+    "WAIVED": ({"verdict": "WAIVED"}, "verdict_waived", "WAIVED"),
     "expired a second ago": ({"expires": utc_now() - timedelta(seconds=1)}, "verdict_expired", "2"),
     "expired a year ago": ({"expires": utc_now() - timedelta(days=365)}, "verdict_expired", "2"),
 }

@@ -120,9 +120,9 @@ CASES: dict[str, tuple[Callable[[World, Any], Any], str]] = {
         lambda w, b: w.audit_entry(b, variants={Digest.of(b"other"): verdict()}),
         "variant_not_audited",
     ),
-    "a failed audit": (lambda w, b: w.audit_entry(b, variants={b.model(): verdict("FAILED")}), "verdict_not_accepted"),
-    "an inconclusive audit": (lambda w, b: w.audit_entry(b, variants={b.model(): verdict("INCONCLUSIVE")}), "verdict_not_accepted"),
-    "a waived audit": (lambda w, b: w.audit_entry(b, variants={b.model(): verdict("WAIVED")}), "verdict_not_accepted"),
+    "a failed audit": (lambda w, b: w.audit_entry(b, variants={b.model(): verdict("FAILED")}), "verdict_failed"),
+    "an inconclusive audit": (lambda w, b: w.audit_entry(b, variants={b.model(): verdict("INCONCLUSIVE")}), "verdict_inconclusive"),
+    "a waived audit": (lambda w, b: w.audit_entry(b, variants={b.model(): verdict("WAIVED")}), "verdict_waived"),
     "an expired verdict": (lambda w, b: w.audit_entry(b, variants={b.model(): verdict(days=0)}), "verdict_expired"),
     "a withdrawn release": (withdraw, "withdrawn"),
     "another device's share": (lambda w, b: w.release_entry(b, rollout=Rollout(max_percent=0)), "rollout_not_yet"),
@@ -266,10 +266,10 @@ def test_the_same_refusal_is_reported_once_and_journaled_each_time(world: World)
     made = bundle("1.0.0", counter=1)
     world.publish(made, variants={made.model(): verdict("FAILED")})
     for _ in range(3):
-        assert world.refusal().code == "verdict_not_accepted"
+        assert world.refusal().code == "verdict_failed"
     assert len(world.server.reports) == 1
     with world.state() as state:
-        assert [entry.code for entry in state.journal()] == ["verdict_not_accepted"] * 3
+        assert [entry.code for entry in state.journal()] == ["verdict_failed"] * 3
 
 
 def test_reports_wait_for_the_server_and_none_is_lost(world: World) -> None:

@@ -55,7 +55,7 @@ def test_an_unacceptable_verdict_passes_on_to_the_next_variant() -> None:
     made = contract(Requires(), Requires())
     first, second = (made.variant(name).model.digest for name in ("v0", "v1"))
     assert select(made, audit(variants={first: verdict("FAILED"), second: verdict()})) == "v1"
-    assert refusal(made, audit(variants={first: verdict("FAILED"), second: verdict(hours=-1)})).code == "verdict_not_accepted"
+    assert refusal(made, audit(variants={first: verdict("FAILED"), second: verdict(hours=-1)})).code == "verdict_failed"
 
 
 MISFITS = {
