@@ -3,7 +3,9 @@
 #   make demo        the whole chain on this machine, then seven attacks on it
 #   make test        the tests; `make test-slow` runs those that take minutes
 #   make check       format, lint, types, import rules, documents
-#   make bench       benchmarks; results in benchmarks/results/
+#   make bench       all benchmarks; results in benchmarks/results/ (`make bench-trust` runs one)
+#   make fuzz        fuzzes every parser for FUZZ_SECONDS (600) each; FUZZ_TARGETS chooses
+#   make mutation    changes trust and policy one line at a time and sees whether the tests notice
 #   make lock        writes the lock files again from pyproject.toml (needs uv)
 #   make clean       removes .venv and what the tools left
 #
@@ -13,11 +15,15 @@ PYTHON ?= python3
 TORCH_ARGS ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= manifest contract custom channel walker offline attestation role
+FUZZ_JOBS ?= 2
 UV ?= uv
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PROOFS := $(VENV)/.proofs
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 LOCKS := requirements/torch.txt requirements/dev.lock
 COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
@@ -25,7 +31,7 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow check format bench lock clean
+.PHONY: help install demo test test-slow check format bench bench-chain bench-trust fuzz mutation lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -66,13 +72,29 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP)
+bench: bench-chain bench-trust
+
+bench-chain: $(STAMP)
 	$(BIN)/python -m benchmarks.chain
+
+bench-trust: $(STAMP)
+	$(BIN)/python -m benchmarks.trust
+
+$(PROOFS): $(STAMP) requirements/proofs.lock
+	$(PIP) install -q --require-hashes --no-deps -r requirements/proofs.lock
+	@touch $(PROOFS)
+
+fuzz: $(PROOFS)
+	printf "%s\n" $(FUZZ_TARGETS) | xargs -P $(FUZZ_JOBS) -I @ $(BIN)/python -m tests.fuzz.run @ --seconds $(FUZZ_SECONDS)
+
+mutation: $(PROOFS)
+	$(BIN)/python -m tests.mutation.run
 
 lock:
 	@command -v $(UV) >/dev/null || { echo "error: make lock needs uv" >&2; echo "hint: pip install uv" >&2; exit 1; }
 	$(COMPILE) pyproject.toml requirements/dev.in --extra dev -o requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra device --constraint requirements/dev.lock -o requirements/device.lock
+	$(COMPILE) pyproject.toml --extra proofs --constraint requirements/dev.lock -o requirements/proofs.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

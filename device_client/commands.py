@@ -202,10 +202,14 @@ def infer(path: Path, *, model: ModelPath | None, input_file: Path, output: Path
 def _poll_line(result: Mapping[str, object]) -> str:
     if not result["ok"]:
         return f"{result['model']}: refused, {result['code']}: {result['error']}"
+    ends = {"fall_back": "; withdrawn: an earlier bundle runs instead", "stop": "; STOPPED by policy"}
+    end = ends.get(str(result["standing"]), "")
     if result["result"] == "none":
-        return f"{result['model']}: the server offers nothing"
+        return f"{result['model']}: the server offers nothing{end}"
     what = "installed" if result["result"] == "installed" else "is current"
-    return f"{result['model']}: {result['version']} ({result['variant']}) {what}, {result['bytes_downloaded']} bytes downloaded"
+    return (
+        f"{result['model']}: {result['version']} ({result['variant']}) {what}, {result['bytes_downloaded']} bytes downloaded{end}"
+    )
 
 
 def _followed(model: ModelPath, models: tuple[ModelPath, ...]) -> ModelPath:

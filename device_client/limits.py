@@ -37,10 +37,13 @@ class Limits:
     max_attestation_bytes: int = 256 * KIB  # DSSE envelope of an audit
     max_report_bytes: int = 64 * KIB  # DSSE envelope of a device
     max_root_bytes: int = 512_000  # TUF root
-    max_timestamp_bytes: int = 16_384  # TUF timestamp
+    max_timestamp_bytes: int = 65_536  # TUF timestamp; two ML-DSA-87 signatures are 18.5 kB in hex
     max_snapshot_bytes: int = 2_000_000  # TUF snapshot
     max_targets_bytes: int = 5_000_000  # TUF targets and delegated roles
     max_root_rotations: int = 256  # endless root chain
+    max_offline_members: int = 4096  # an offline file of a million tiny members
+    max_offline_metadata_bytes: int = 64 * MIB  # role files of an offline file are held in memory
+    max_offline_bytes: int = 16 * GIB  # endless offline file
 
 
 DEFAULT_LIMITS = Limits()

@@ -8,7 +8,6 @@ names and annotations dropped. Every step is checked to leave the outputs as the
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from onnx import version_converter
 from device_client.bundle.digest import Digest
 from device_client.entrypoint import is_entry_point, load_entry_point
 from device_client.errors import FormatError, UsageError
-from device_client.inference.runtime import import_runtime
+from device_client.inference.session import fold_constants
 from device_client.inference.walker import CheckedModel, ValueSpec, check_model
 from device_client.limits import DEFAULT_LIMITS
 from packager.data import RESERVED
@@ -241,31 +240,12 @@ def _upgrade(model: Any, source: bytes, *, opset: int, where: str, notes: list[s
 
 
 def _fold(data: bytes, *, where: str, notes: list[str]) -> bytes:
-    """Basic optimisations by onnxruntime: constants folded, batch normalisation merged; the same on every CPU.
-
-    Not a second session factory: nothing is run, and the file is one that the walker accepted.
-    """
-    onnxruntime = import_runtime()
-    check_model(data)
-    with tempfile.TemporaryDirectory(prefix="sealift-") as folder:
-        target = Path(folder) / "folded.onnx"
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(target)
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        options.add_session_config_entry("session.save_model_format", "ONNX")
-        try:
-            onnxruntime.InferenceSession(data, sess_options=options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # onnxruntime raises its own classes, RuntimeError and ValueError
-            raise UsageError(
-                f"the runtime refuses the model: {' '.join(str(e).split())[:200]}",
-                code="model_runtime",
-                where=where,
-                hint="check that the model runs in onnxruntime as it is",
-            ) from e
-        folded = target.read_bytes()
+    """Basic optimisations by onnxruntime: constants folded, batch normalisation merged; the same on every CPU."""
+    checked = check_model(data)
+    try:
+        folded = fold_constants(checked)
+    except FormatError as e:
+        raise UsageError(e.what, code="model_runtime", where=where, hint="check that the model runs in onnxruntime as it is") from e
     if any(node.domain not in ("", "ai.onnx") for node in onnx.load_from_string(folded).graph.node):
         notes.append("constants not folded: the optimiser used operators outside the standard")
         return data

@@ -18,7 +18,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 
 from device_client.bundle.digest import Digest
 from device_client.errors import TrustError, UsageError
-from device_client.trust.rules import check_contents, check_lifetime, delegation_for, parse_role
+from device_client.trust.rules import check_contents, check_lifetime, check_root_keys, delegation_for, parse_role
 from packager.repository import role_keys
 from packager.staging import Staging
 
@@ -82,8 +82,8 @@ class Published:
         A version far ahead would lock devices to it for ever; a document of another type would be signed unread.
 
         Raises:
-            TrustError: ``metadata_syntax``, ``draft_version``, ``targets_lists_targets``, and what ``check_lifetime`` and
-                ``check_contents`` raise.
+            TrustError: ``metadata_syntax``, ``draft_version``, ``targets_lists_targets``, and what ``check_lifetime``,
+                ``check_root_keys`` and ``check_contents`` raise.
         """
         signed = _of_type(metadata, Root if role == "root" else Targets, role).signed
         expected = 1 if current is None else current.signed.version + 1
@@ -92,6 +92,8 @@ class Published:
                 "not the next version of the role", code="draft_version", where=role, expected=expected, actual=signed.version
             )
         check_lifetime(signed, role=role)
+        if isinstance(signed, Root):
+            check_root_keys(signed)
         if role == "targets" and signed.targets:
             raise TrustError("top-level targets lists a target", code="targets_lists_targets", where=role)
         if role not in {"root", "targets"} and self.targets is not None:

@@ -152,6 +152,20 @@ def signatures_of(metadata: Metadata[Any], *, keys: list[Key], threshold: int) -
     return Signatures(tuple(signed.values()), missing, threshold)
 
 
+def signatures_on_next_root(metadata: Metadata[Root], *, before: tuple[list[Key], int], own: tuple[list[Key], int]) -> Signatures:
+    """Who signed a root that follows another: it needs the threshold of the root before and its own (TUF 5.3.4).
+
+    ``threshold`` is what is signed already and the fewest signatures that would complete it.
+    """
+    states = [signatures_of(metadata, keys=keys, threshold=threshold) for keys, threshold in (before, own)]
+    keys = {key.keyid: key for key in (*before[0], *own[0])}
+    signed = signatures_of(metadata, keys=list(keys.values()), threshold=0).signed
+    missing = tuple(dict.fromkeys(keyid for state in states if state.needed for keyid in state.missing))
+    needs = [state.needed for state in states]
+    in_both = len(set(states[0].missing) & set(states[1].missing))  # one signature that counts twice
+    return Signatures(signed, missing, len(signed) + sum(needs) - min(in_both, *needs))
+
+
 def _verifies(key: Key, metadata: Metadata[Any], keyid: str) -> bool:
     try:
         key.verify_signature(metadata.signatures[keyid], metadata.signed_bytes)

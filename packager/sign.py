@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from securesystemslib.signer import Key, Signer
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, Root, Targets
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
@@ -25,10 +25,10 @@ from device_client.trust.attestation import VerifiedAudit, verify_attestation
 from device_client.trust.channel import Channel, parse_channel
 from device_client.trust.custom import AuditCustom, ReleaseCustom, Rollout, VariantVerdict, parse_audit_custom, parse_release_custom
 from device_client.trust.refs import BlobRef
-from device_client.trust.rules import parse_role
+from device_client.trust.rules import keys_of_top_level, parse_role
 from packager.changes import changes_of
 from packager.published import Published
-from packager.repository import Signatures, add_signature, next_delegated, signatures_of, to_bytes
+from packager.repository import Signatures, add_signature, next_delegated, signatures_of, signatures_on_next_root, to_bytes
 from packager.staging import Staging
 
 
@@ -36,7 +36,8 @@ from packager.staging import Staging
 class Draft:
     """A role's next version as it stands: ``changes`` are lines for a person, ``blobs`` must be stored with it.
 
-    ``root_digest`` is of the root that the published roles were verified with, where the signer's trust starts.
+    ``root_digest`` is of the root that the published roles were verified with, where the signer's trust starts. ``own`` are
+    the keys and threshold that a next root sets for itself: it must meet them and those of the root before.
     """
 
     role: str
@@ -46,11 +47,21 @@ class Draft:
     threshold: int
     blobs: Mapping[BlobRef, bytes]
     root_digest: Digest
+    own: tuple[tuple[Key, ...], int] | None = None
 
     @property
     def signatures(self) -> Signatures:
         """Who signed and who is missing."""
-        return signatures_of(self.metadata, keys=list(self.keys), threshold=self.threshold)
+        keys = list(self.keys)
+        if self.own is None:
+            return signatures_of(self.metadata, keys=keys, threshold=self.threshold)
+        own_keys, own_threshold = self.own
+        return signatures_on_next_root(self.metadata, before=(keys, self.threshold), own=(list(own_keys), own_threshold))
+
+    @property
+    def signer_keys(self) -> list[Key]:
+        """Every key whose signature counts."""
+        return [*self.keys, *(self.own[0] if self.own else ())]
 
 
 def prepare_release(
@@ -154,7 +165,7 @@ def store_signed(draft: Draft, *, signers: Sequence[Signer], staging: Staging, r
         TrustError: the draft's issue time is not near this clock.
     """
     for signer in signers:
-        add_signature(draft.metadata, signer=signer, role_keys=list(draft.keys), role=draft.role, now=now)
+        add_signature(draft.metadata, signer=signer, role_keys=draft.signer_keys, role=draft.role, now=now)
     for ref, data in draft.blobs.items():
         if not staging.has_blob(ref):
             staging.put_blob(ref, io.BytesIO(data))
@@ -172,8 +183,11 @@ def _draft(
     blobs: Mapping[BlobRef, bytes],
 ) -> Draft:
     keys, threshold = published.keys(role)
+    own = None
+    if isinstance(metadata.signed, Root):
+        own = tuple(keys_of_top_level(metadata.signed, "root")), metadata.signed.roles["root"].threshold
     changes = changes_of(current, metadata, describe=lambda path, entry: _channel_text(path, entry, staging=staging, blobs=blobs))
-    return Draft(role, metadata, changes, tuple(keys), threshold, blobs, published.root_digest)
+    return Draft(role, metadata, changes, tuple(keys), threshold, blobs, published.root_digest, own)
 
 
 def _channel_text(path: str, entry: Mapping[str, Any], *, staging: Staging, blobs: Mapping[BlobRef, bytes]) -> str | None:

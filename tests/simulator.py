@@ -17,18 +17,31 @@ from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import DownloadHTTPError
-from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    SuccinctRoles,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
 from tuf.api.serialization.json import JSONSerializer
 from tuf.ngclient import FetcherInterface
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath
-from device_client.trust.client import MetadataClient, TrustedMetadata
+from device_client.trust.client import MetadataClient, Remember
 from device_client.trust.custom import AuditCustom, PolicyRef, ReleaseCustom, Rollout, VariantVerdict
 from device_client.trust.marks import Marks
 from device_client.trust.refs import BlobRef
 from device_client.trust.times import format_time
+from device_client.trust.trusted_metadata import TrustedMetadata
+from device_client.trust.trusted_time import BootTime
 
 NOW = datetime(2026, 6, 1, 12, 0, 0, tzinfo=UTC)
 LINE, MODEL = "digits", "ocr"
@@ -50,12 +63,14 @@ class RepositorySimulator(FetcherInterface):
     now: datetime = NOW
     signers: dict[str, list[CryptoSigner]] = field(default_factory=dict)
     served: dict[str, bytes] = field(default_factory=dict)
+    uptime: BootTime = field(default_factory=lambda: BootTime("boot-1", 0.0))
     requests: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for role in ("root", "targets", "snapshot", "timestamp", RELEASE, AUDIT):
             count = 2 if role in {"root", RELEASE, AUDIT} else 1
             self.signers[role] = [CryptoSigner.generate_ed25519() for _ in range(count)]
+        self._root_signers_before = self.signers["root"]
         self.root = stamp(Root(version=1, consistent_snapshot=True), _DAYS["root"], now=self.now)
         for role in ("root", "targets", "snapshot", "timestamp"):
             for signer in self.signers[role]:
@@ -145,16 +160,67 @@ class RepositorySimulator(FetcherInterface):
             metadata.sign(signer, append=True)
         return metadata.to_bytes(JSONSerializer(compact=True))
 
-    def refresh(self, cache: Path, *, marks: Marks | None = None, now: datetime | None = None) -> TrustedMetadata:
-        """One poll by the production client."""
+    def refresh(
+        self,
+        cache: Path,
+        *,
+        marks: Marks | None = None,
+        now: datetime | None = None,
+        remember: Remember | None = None,
+        **options: Any,
+    ) -> TrustedMetadata:
+        """One poll by the production client; ``options`` go to ``MetadataClient``."""
         client = MetadataClient(
             metadata_dir=cache,
             base_url="http://simulator/tuf/",
-            bootstrap=self.bootstrap,
+            bootstrap=options.pop("bootstrap", self.bootstrap),
             clock=lambda: now or self.now,
+            uptime=lambda: self.uptime,
             fetcher=self,
+            **options,
         )
-        return client.refresh(marks or Marks())
+        return client.refresh(marks or Marks(), remember)
+
+    def split_into_bins(self, role: str, *, bits: int = 2, signers: list[CryptoSigner] | None = None, threshold: int = 2) -> None:
+        """Moves all entries of a delegated role into bins of it, signed by its own keys unless told otherwise."""
+        parent = self.delegated_role(role)
+        keys = signers or self.signers[role]
+        bins = SuccinctRoles([signer.public_key.keyid for signer in keys], threshold, bits, role)
+        parent.delegations = Delegations({signer.public_key.keyid: signer.public_key for signer in keys}, succinct_roles=bins)
+        entries, parent.targets = parent.targets, {}
+        for name in bins.get_roles():
+            self.signers[name] = keys
+            _DAYS[name] = _DAYS[role]
+            listed = {path: entry for path, entry in entries.items() if bins.get_role_for_target(path) == name}
+            self.delegated_role(name).targets = listed
+        self.publish(role, *bins.get_roles())
+
+    def rotate(self, role: str, signers: list[CryptoSigner] | None = None) -> None:
+        """Replaces the keys of a top-level role by root, which gets its next version."""
+        for keyid in list(self.root.roles[role].keyids):
+            self.root.revoke_key(keyid, role)
+        self.signers[role] = signers or [CryptoSigner.generate_ed25519() for _ in self.signers[role]]
+        for signer in self.signers[role]:
+            self.root.add_key(signer.public_key, role)
+        self.next_root()
+
+    def next_root(self) -> None:
+        """Publishes the root as it is now as its next version, signed by the keys before and after; earlier ones stay served."""
+        self.root.version += 1
+        metadata: Metadata[Any] = Metadata(copy.deepcopy(self.root))
+        for signer in [*self._root_signers_before, *self.signers["root"]]:
+            metadata.sign(signer, append=True)
+        self._root_signers_before = self.signers["root"]
+        self.served[f"{self.root.version}.root.json"] = metadata.to_bytes(JSONSerializer(compact=True))
+
+    def rotate_delegated(self, role: str) -> None:
+        """Replaces the keys of a delegated role by targets; both get their next versions."""
+        assert self.targets.delegations is not None
+        assert self.targets.delegations.roles is not None
+        self.signers[role] = [CryptoSigner.generate_ed25519() for _ in self.signers[role]]
+        self.targets.delegations.keys |= {signer.public_key.keyid: signer.public_key for signer in self.signers[role]}
+        self.targets.delegations.roles[role].keyids = [signer.public_key.keyid for signer in self.signers[role]]
+        self.publish("targets", role)
 
     def _add(self, role: str, target: str, manifest: bytes, record: dict[str, Any]) -> None:
         digest = Digest.of(manifest)

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import NoReturn
 
 from device_client.errors import FormatError, LimitError
 from device_client.limits import DEFAULT_LIMITS, Limits
+
+# A string ends at its quote or with the text, so that every match succeeds and none is tried twice: linear on any input.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def parse_strict(data: bytes, *, max_bytes: int, where: str, limits: Limits = DEFAULT_LIMITS) -> object:
@@ -53,7 +58,8 @@ def parse_strict(data: bytes, *, max_bytes: int, where: str, limits: Limits = DE
     try:
         text = data.decode("utf-8", "strict")
         value = json.loads(text, object_pairs_hook=pairs, parse_int=integer, parse_float=number, parse_constant=constant)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates written as \ud800 fail here
+        if b"\\u" in data:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")  # lone surrogates written as \ud800 fail here
     except (UnicodeError, json.JSONDecodeError) as e:
         raise FormatError(f"not strict JSON: {e}", code="json_syntax", where=where) from e
     parsed: object = value
@@ -67,21 +73,10 @@ def canonical_json(value: object) -> bytes:
 
 def _check_depth(data: bytes, *, max_depth: int, where: str) -> None:
     """Counts brackets outside strings before the recursive parser sees the text."""
+    if data.count(b"[") + data.count(b"{") <= max_depth:
+        return
     depth = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > max_depth:
-                raise LimitError("JSON nested too deeply", code="too_deep", where=where, expected=f"at most {max_depth} levels")
-        elif byte in b"]}":
-            depth -= 1
+    for bracket in _STRING.sub(b"", data).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > max_depth:
+            raise LimitError("JSON nested too deeply", code="too_deep", where=where, expected=f"at most {max_depth} levels")

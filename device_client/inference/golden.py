@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from device_client.bundle.fields import shown
 from device_client.errors import FormatError, LimitError, MissingExtraError, SelfTestError
 from device_client.limits import DEFAULT_LIMITS, Limits
 
@@ -82,7 +83,7 @@ def parse_golden(data: bytes, *, where: str = "golden", limits: Limits = DEFAULT
         elif kind == "expected" and variant and output:
             expected.setdefault(variant, {})[output] = array
         else:
-            raise FormatError("unknown golden tensor", code="golden_name", where=f"{where}: {name[:80]}")
+            raise FormatError("unknown golden tensor", code="golden_name", where=f"{where}: {shown(name)}")
     counts = {array.shape[0] if array.ndim else 0 for array in tensors.values()}
     if not inputs or not expected or len(counts) != 1 or 0 in counts:
         raise FormatError(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from device_client.bundle.contract import Contract, TensorSpec, Variant, parse_contract
 from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.path import ModelPath
-from device_client.errors import FormatError, IntegrityError, StateError, UsageError
+from device_client.errors import FormatError, IntegrityError, PolicyError, StateError, UsageError
 from device_client.inference.session import Session, open_session
 from device_client.inference.walker import CheckedModel, check_model
 from device_client.install.facts import read_facts
@@ -26,6 +26,7 @@ from device_client.install.state import Deployment, open_state
 from device_client.install.store import BlobStore
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.policy.selection import providers_for
+from device_client.trust.times import format_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,7 @@ def open_model(folder: DeviceFolder, model: ModelPath, *, limits: Limits = DEFAU
     """Opens the active deployment of ``model``; changes nothing on disk, and needs no network.
 
     The steps:
-        1. The active deployment, from the state.
+        1. The active deployment, from the state; the owner's policy does not keep it from running.
         2. The manifest that it names, hashed as read; the contract that the manifest names, likewise.
         3. The deployment, manifest and contract tell one story: path, counter, variant, digest of the model.
         4. The model's bytes, hashed as read, walked under the contract's features, and what the contract describes.
@@ -73,13 +74,22 @@ def open_model(folder: DeviceFolder, model: ModelPath, *, limits: Limits = DEFAU
 
     Raises:
         StateError: nothing is installed (``not_installed``), or the state cannot be read.
+        PolicyError: ``stopped_by_policy``, by the standing that the last poll found.
         IntegrityError: bytes on this disk are not what was installed.
         FormatError: they contradict each other.
     """
     with open_state(folder.state) as state:
-        deployment = state.active(model)  # 1
+        deployment, stop = state.active(model), state.stopped(model)  # 1
     if deployment is None:
         raise StateError("no model is installed", code="not_installed", where=str(model), hint="run `sealift device poll`")
+    if stop is not None:
+        raise PolicyError(
+            "the device's policy keeps this model from running",
+            code="stopped_by_policy",
+            where=f"{model}/{deployment.version}",
+            actual=f"{stop.code}, since {format_time(stop.since)}",
+            hint="it runs again after the first poll that finds the cause gone; `sealift device status` says more",
+        )
     store = BlobStore(folder.blobs, limits=limits)
     manifest = parse_manifest(store.read(deployment.manifest), limits=limits)  # 2
     contract = parse_contract(store.read(manifest.contract.digest), limits=limits)

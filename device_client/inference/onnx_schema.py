@@ -17,12 +17,13 @@ class Kind(enum.Enum):
     INTEGER = "integer"  # varint, kept
     FIXED32 = "fixed32"
     FIXED64 = "fixed64"
-    TEXT = "text"  # bytes, kept as a span of the file
+    TEXT = "text"  # UTF-8, kept
+    NAME = "name"  # UTF-8, kept as a hash, to find names that are used twice
     SKIP = "skip"  # bytes whose content decides nothing
     MESSAGE = "message"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Field:
     """One field of a message. Repeated integers and fixed values are taken packed and unpacked."""
 
@@ -31,6 +32,8 @@ class Field:
     repeated: bool = False
     message: str = ""
     keep: bool = False  # repeated numbers: keep the values, else count them
+    memo: bool = False  # short ones recur: the same bytes are walked once
+    hashes: bool = False  # repeated messages: their checks return hashes of names, kept in eight bytes each
 
 
 def _integer(name: str) -> Field:
@@ -45,12 +48,16 @@ def _skip(name: str, *, repeated: bool = False) -> Field:
     return Field(name, Kind.SKIP, repeated)
 
 
+def _name(name: str, *, repeated: bool = False) -> Field:
+    return Field(name, Kind.NAME, repeated)
+
+
 def _one(name: str, message: str) -> Field:
     return Field(name, Kind.MESSAGE, message=message)
 
 
-def _many(name: str, message: str) -> Field:
-    return Field(name, Kind.MESSAGE, repeated=True, message=message)
+def _many(name: str, message: str, *, hashes: bool = False) -> Field:
+    return Field(name, Kind.MESSAGE, repeated=True, message=message, hashes=hashes)
 
 
 def _numbers(name: str, kind: Kind = Kind.INTEGER, *, keep: bool = False) -> Field:
@@ -73,9 +80,9 @@ SCHEMA: dict[str, dict[int, Field]] = {
     "OperatorSet": {1: _text("domain"), 2: _integer("version")},
     "Entry": {1: _skip("key"), 2: _skip("value")},
     "Graph": {
-        1: _many("node", "Node"),
+        1: _many("node", "Node", hashes=True),
         2: _skip("name"),
-        5: _many("initializer", "Tensor"),
+        5: _many("initializer", "Tensor", hashes=True),
         10: _skip("doc_string"),
         11: _many("input", "ValueInfo"),
         12: _many("output", "ValueInfo"),
@@ -87,10 +94,10 @@ SCHEMA: dict[str, dict[int, Field]] = {
     "TensorAnnotation": {1: _skip("tensor_name"), 2: _many("quant_parameter_tensor_names", "Entry")},
     "Node": {
         1: _skip("input", repeated=True),
-        2: _skip("output", repeated=True),
+        2: _name("output", repeated=True),
         3: _skip("name"),
         4: _text("op_type"),
-        5: _many("attribute", "Attribute"),
+        5: Field("attribute", Kind.MESSAGE, repeated=True, message="Attribute", memo=True),
         6: _skip("doc_string"),
         7: _text("domain"),
         8: _skip("overload"),
@@ -118,10 +125,10 @@ SCHEMA: dict[str, dict[int, Field]] = {
     },
     "Function": {
         1: _skip("name"),
-        4: _skip("input", repeated=True),
+        4: _name("input", repeated=True),
         5: _skip("output", repeated=True),
         6: _skip("attribute", repeated=True),
-        7: _many("node", "Node"),
+        7: _many("node", "Node", hashes=True),
         8: _skip("doc_string"),
         9: _many("opset_import", "OperatorSet"),
         10: _text("domain"),
@@ -137,7 +144,7 @@ SCHEMA: dict[str, dict[int, Field]] = {
         5: _numbers("int32_data"),
         6: _skip("string_data", repeated=True),
         7: _numbers("int64_data"),
-        8: _text("name"),
+        8: _name("name"),
         9: _skip("raw_data"),
         10: _numbers("double_data", Kind.FIXED64),
         11: _numbers("uint64_data"),
@@ -164,7 +171,26 @@ SCHEMA: dict[str, dict[int, Field]] = {
 }
 
 
-@dataclass(frozen=True)
+ATTRIBUTE_FIELDS = {
+    1: "f",
+    2: "i",
+    3: "s",
+    4: "t",
+    5: "g",
+    6: "floats",
+    7: "ints",
+    8: "strings",
+    9: "tensors",
+    10: "graphs",
+    11: "sparse_tensor",
+    12: "sparse_tensors",
+    13: "tp",
+    14: "type_protos",
+}
+"""An attribute's type to the one field that holds its value."""
+
+
+@dataclass(frozen=True, slots=True)
 class DType:
     """An element type: its numpy-style name, size, and the typed field that may hold it instead of ``raw_data``.
 

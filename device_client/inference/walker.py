@@ -1,9 +1,9 @@
 """Reads an ONNX file's structure before any runtime does, and refuses what could run more than the hashed bytes.
 
 Sits in front of every session: at pack, audit, admission, install and load. onnxruntime follows references to
-other files even when it is given bytes, takes an ``ORTM`` file for a model of its own format, and merges a repeated
-``graph`` (DESIGN 4, "Load path"); none of that gets past here. Standard library only, no onnx package; touches
-tensor data by its length alone.
+other files even when it is given bytes, takes an ``ORTM`` file for a model of its own format, merges a repeated
+``graph``, and of two weights with one name takes the last (DESIGN 4, "Load path"); none of that gets past here.
+Standard library only, no onnx package; touches tensor data by its length alone.
 
     model = check_model(data, features=contract.features)   # CheckedModel, or a VerificationError
     session = open_session(model)
@@ -16,20 +16,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import InitVar, dataclass
+from itertools import pairwise
+from typing import Any
 
 from device_client.bundle.digest import Digest
+from device_client.bundle.fields import shown
 from device_client.errors import FormatError, LimitError
-from device_client.inference.onnx_schema import CONTROL_FLOW, DTYPES, SCHEMA
+from device_client.inference.onnx_schema import ATTRIBUTE_FIELDS, CONTROL_FLOW, DTYPES, SCHEMA
 from device_client.inference.protobuf import Reader, Values
 from device_client.limits import DEFAULT_LIMITS, Limits
 
 _SEAL = object()
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _ORT_FORMAT = b"ORTM"  # flatbuffer file identifier, bytes 4 to 8
-_DATA_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+_DATA_FIELDS = frozenset({"raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"})
+_VALUE_FIELDS = frozenset(ATTRIBUTE_FIELDS.values())
+_SUBGRAPHS = frozenset({"g", "graphs"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ValueSpec:
     """An input or output as the file declares it.
 
@@ -91,23 +96,8 @@ def check_model(
     return CheckedModel(data, Digest.of(data), opset, inputs, outputs, seal=_SEAL)
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """What a sparse tensor needs to know of its parts, and a graph of its initialisers."""
-
-    name: str
-    bits: int
-    elements: int
-
-
-@dataclass(frozen=True)
-class _OperatorSet:
-    domain: str
-    version: int
-
-
 class _Rules:
-    """One method per message that has a rule. Each returns what the parent message needs to know."""
+    """One method per message that has a rule. Each returns, as a tuple, what the parent message needs to know."""
 
     def __init__(self, data: bytes, *, features: Collection[str], where: str, limits: Limits) -> None:
         self._size = len(data)
@@ -116,7 +106,6 @@ class _Rules:
         self._inputs: tuple[ValueSpec, ...] = ()
         self._outputs: tuple[ValueSpec, ...] = ()
         self._standard_opset = 0
-        self._dense_bytes = 0  # what all sparse tensors become when a runtime densifies them
         checks = {
             "Model": self._model,
             "OperatorSet": self._operator_set,
@@ -139,94 +128,131 @@ class _Rules:
         self._reader.read("Model", 0, self._size)
         return self._inputs, self._outputs, self._standard_opset
 
-    def _model(self, values: Values) -> None:
+    def _model(self, values: Values) -> tuple[()]:
+        self._version(values, "ir_version")
         opset = self._opset(values)
-        if "graph" not in values.first or opset is None:
-            missing = "opset_import of the standard domain" if "graph" in values.first else "graph"
+        if "graph" not in values or opset is None:
+            missing = "opset_import of the standard domain" if "graph" in values else "graph"
             raise self._reader.refusal("not a complete ONNX model", code="model_incomplete", expected=missing)
         self._standard_opset = opset
+        return ()
 
-    def _function(self, values: Values) -> None:
+    def _function(self, values: Values) -> tuple[()]:
         """A function may not take a standard operator's place: one reader would run it and another the operator."""
-        domain = values.text("domain")
+        domain = values.get("domain", "")
         if domain in _STANDARD_DOMAINS:
-            raise self._reader.refusal(
-                f"a function named like a standard operator: {values.text('name')[:60]}", code="model_domain"
-            )
+            raise self._reader.refusal("a function in the domain of the standard operators", code="model_domain")
         self._allow_domain(domain)
         self._opset(values)
+        self._each_once([*values.get("input", ()), *values.get("node", ())])
+        return ()
 
     def _opset(self, values: Values) -> int | None:
         """Version of the standard operator set; each domain is imported at most once."""
         # An import alone runs nothing, so a foreign domain is refused where a node or function uses it, not here.
         versions: dict[str, int] = {}
-        for item in values.kept.get("opset_import", []):
-            if isinstance(item, _OperatorSet):
-                name = "" if item.domain in _STANDARD_DOMAINS else item.domain
-                if name in versions:
-                    raise self._reader.refusal(f"operator set '{name[:60]}' is imported twice", code="model_field_repeated")
-                versions[name] = item.version
+        for domain, version in values.get("opset_import", ()):
+            name = "" if domain in _STANDARD_DOMAINS else domain
+            if name in versions:
+                raise self._reader.refusal(f"operator set '{shown(name)[:60]}' is imported twice", code="model_field_repeated")
+            versions[name] = version
         return versions.get("")
 
-    def _operator_set(self, values: Values) -> _OperatorSet:
-        version = values.integer("version")
+    def _operator_set(self, values: Values) -> tuple[tuple[str, int]]:
+        return ((values.get("domain", ""), self._version(values, "version")),)
+
+    def _version(self, values: Values, name: str) -> int:
+        """A version; a negative one, which readers compare in different ways, reads as a huge one here."""
+        version: int = values.get(name, 0)
         if version >= 1 << 31:
-            raise self._reader.limit("operator set version out of range", code="model_syntax", actual=version)
-        return _OperatorSet(values.text("domain"), version)
+            raise self._reader.limit(f"{name} out of range", code="model_syntax", actual=version)
+        return version
 
-    def _graph(self, values: Values) -> bool:
-        """The main graph gives the model's outputs, and the inputs that a caller must give: those without initialiser."""
+    def _graph(self, values: Values) -> tuple[()]:
+        """Each value has one origin. The main graph gives the model's outputs, and the inputs that a caller must give."""
+        given = values.get("initializer", ())
+        self._each_once([*given, *values.get("node", ())])
         if self._reader.path == ["graph"]:
-            tensors = values.kept.get("initializer", []) + values.kept.get("sparse_initializer", [])
-            initialised = {item.name for item in tensors if isinstance(item, _Tensor)}
-            inputs = [item for item in values.kept.get("input", []) if isinstance(item, ValueSpec)]
-            self._inputs = tuple(item for item in inputs if item.name not in initialised)
-            self._outputs = tuple(item for item in values.kept.get("output", []) if isinstance(item, ValueSpec))
-        return True
+            inputs, outputs = values.get("input", ()), values.get("output", ())
+            for specs in (inputs, outputs):
+                self._each_once([hash(spec.name) for spec in specs])
+            asked = {hash(spec.name.encode()) for spec in inputs}
+            asked.difference_update(given)
+            self._inputs = tuple(spec for spec in inputs if hash(spec.name.encode()) in asked)
+            self._outputs = tuple(outputs)
+        return ()
 
-    def _node(self, values: Values) -> None:
-        """Operator domains and control flow must be on the signed list."""
-        domain, op_type = values.text("domain"), values.text("op_type")
-        self._allow_domain(domain)
-        runs_subgraph = True in values.kept.get("attribute", [])
-        is_control_flow = runs_subgraph or (domain in _STANDARD_DOMAINS and op_type in CONTROL_FLOW)
+    def _each_once(self, names: list[int]) -> None:
+        """No two of a graph's weights and node outputs have one name, which readers would settle in different ways.
+
+        The names are hashes of 64 bits under the process' random key: two that differ are taken for one another in less
+        than one of 10^9 graphs of a hundred thousand names, and then the model is refused, never accepted.
+        """
+        names.sort()  # a set would take four times the memory
+        if any(one == other != 0 for one, other in pairwise(names)):
+            raise self._reader.refusal(
+                "two values of one graph have the same name", code="model_ambiguous", hint="export the model again"
+            )
+
+    def _node(self, values: Values) -> tuple[int, ...]:
+        """Operator domains and control flow must be on the signed list. Returns the names of the outputs."""
+        domain, op_type = values.get("domain", ""), values.get("op_type", "")
+        if domain:
+            self._allow_domain(domain)
+        attributes = values.get("attribute", ())
+        is_standard = domain in _STANDARD_DOMAINS
+        if is_standard and op_type == "Constant" and len(attributes) != 1:
+            raise self._reader.refusal(
+                "a Constant without exactly one value", code="model_ambiguous", expected=1, actual=len(attributes)
+            )
+        is_control_flow = True in attributes or (is_standard and op_type in CONTROL_FLOW)
         if is_control_flow and f"control-flow:{op_type}" not in self._features:
             raise self._reader.refusal(
-                f"control flow '{op_type[:60]}' is not named in features",
+                f"control flow '{shown(op_type)[:60]}' is not named in features",
                 code="model_control_flow",
                 hint="export the model without control flow, or name it in the contract's features",
             )
+        return tuple(values.get("output", ()))
 
     def _allow_domain(self, domain: str) -> None:
         if domain not in _STANDARD_DOMAINS and f"domain:{domain}" not in self._features:
             raise self._reader.refusal(
-                f"operator domain '{domain[:60]}' is not named in features",
+                f"operator domain '{shown(domain)[:60]}' is not named in features",
                 code="model_domain",
                 hint="use standard ONNX operators, or name the domain in the contract's features",
             )
 
-    def _attribute(self, values: Values) -> bool:
-        """True if the attribute holds a subgraph."""
-        return "g" in values.first or values.count.get("graphs", 0) > 0
+    def _attribute(self, values: Values) -> tuple[bool]:
+        """One value, of the type that the attribute says. True if it is a subgraph."""
+        present = _VALUE_FIELDS.intersection(values)
+        named = ATTRIBUTE_FIELDS.get(values.get("type", 0))
+        if present and (present != {named} or "ref_attr_name" in values):
+            raise self._reader.refusal(
+                "an attribute's value is not of its type, or not the only one",
+                code="model_ambiguous",
+                expected=named or "a type",
+                actual=", ".join(sorted(present)),
+            )
+        return (not _SUBGRAPHS.isdisjoint(present),)
 
-    def _tensor(self, values: Values) -> _Tensor:
-        """Data is inside the file, of a known type, and exactly as long as the dimensions say."""
-        if values.integer("data_location") or values.count.get("external_data", 0):
+    def _tensor(self, values: Values) -> tuple[int]:
+        """Data is inside the file, of a known type, and exactly as long as the dimensions say. Returns the name."""
+        if values.get("data_location") or "external_data" in values:
             raise self._reader.refusal(
                 "a tensor's data is in another file",
                 code="model_external_data",
                 hint="save the model with its weights inside (onnx.save_model(..., save_as_external_data=False))",
             )
-        number = values.integer("data_type")
+        number = values.get("data_type", 0)
         dtype = DTYPES.get(number)
         if dtype is None:
             raise self._reader.refusal("unknown element type", code="model_dtype", actual=number)
-        elements = self._elements(values.kept.get("dims", []), bits=dtype.bits)
-        used = {name for name in _DATA_FIELDS if values.count.get(name, 0)}
+        elements = self._elements(values.get("dims", ()), bits=dtype.bits)
+        used = _DATA_FIELDS.intersection(values)
         if used == {"raw_data"} and dtype.name != "string":
-            needed, found = -(-elements * dtype.bits // 8), values.count["raw_data"]
+            needed, found = -(-elements * dtype.bits // 8), values["raw_data"]
         elif used <= {dtype.field}:
-            needed, found = -(-elements * dtype.entry_quarters // 4), values.count.get(dtype.field, 0)
+            needed, found = -(-elements * dtype.entry_quarters // 4), values.get(dtype.field, 0)
         else:
             fields = ", ".join(sorted(used))
             raise self._reader.refusal("data in the wrong field", code="model_data_length", expected=dtype.field, actual=fields)
@@ -234,57 +260,54 @@ class _Rules:
             raise self._reader.refusal(
                 "data does not match its dimensions", code="model_data_length", expected=needed, actual=found
             )
-        return _Tensor(values.text("name"), dtype.bits, elements)
+        return (values.get("name", 0),)
 
-    def _sparse_tensor(self, values: Values) -> _Tensor:
-        """The dense form must fit too: a runtime makes it in memory."""
-        content, indices = values.first.get("values"), values.first.get("indices")
-        if not isinstance(content, _Tensor) or not isinstance(indices, _Tensor):
-            raise self._reader.refusal("sparse tensor without values or indices", code="model_incomplete")
-        elements = self._elements(values.kept.get("dims", []), bits=content.bits)
-        self._dense_bytes += elements * max(content.bits, 8) // 8
-        if self._dense_bytes > self._limits.max_model_bytes:
-            raise self._reader.limit("sparse tensors too large once dense", code="model_dims", actual=f"{self._dense_bytes} bytes")
-        return _Tensor(content.name, content.bits, elements)
+    def _sparse_tensor(self, values: Values) -> tuple[()]:
+        """Refused: of two entries for one place a runtime takes the last, and others add them up. No part of Sealift reads any."""
+        del values
+        raise self._reader.refusal("a sparse tensor", code="model_sparse", hint="save the model with dense tensors")
 
-    def _value_info(self, values: Values) -> ValueSpec | None:
+    def _value_info(self, values: Values) -> tuple[ValueSpec, ...]:
         """Kept for the main graph's inputs and outputs only."""
         if self._reader.path not in (["graph", "input"], ["graph", "output"]):
-            return None
-        found = values.first.get("type")
-        dtype, shape = found if isinstance(found, tuple) else (None, None)
-        return ValueSpec(values.text("name"), dtype, shape)
+            return ()
+        dtype, shape = values.get("type") or (None, None)
+        return (ValueSpec(values.get("name", ""), dtype, shape),)
 
-    def _type(self, values: Values) -> object:
+    def _type(self, values: Values) -> tuple[Any, ...]:
         """Passes a dense tensor's type on; other kinds have none. Two kinds at once are a broken ``oneof``."""
-        if len(values.first.keys() - {"denotation"}) > 1:
+        if len(values.keys() - {"denotation"}) > 1:
             raise self._reader.refusal("a type of two kinds", code="model_field_repeated")
-        return values.first.get("tensor_type")
+        kind: tuple[Any, ...] = values.get("tensor_type", ())
+        return kind
 
     def _tensor_type(self, values: Values) -> tuple[str | None, tuple[int | str, ...] | None]:
-        dtype = DTYPES.get(values.integer("elem_type"))
-        shape = values.first.get("shape")
-        if not isinstance(shape, tuple):
-            return (dtype.name if dtype else None), None
-        self._elements((size for size in shape if isinstance(size, int)), bits=dtype.bits if dtype else 8)
+        number = values.get("elem_type", 0)
+        dtype = DTYPES.get(number)
+        if dtype is None and number:
+            raise self._reader.refusal("unknown element type", code="model_dtype", actual=number)
+        shape = values.get("shape")
+        self._elements((size for size in shape or () if isinstance(size, int)), bits=dtype.bits if dtype else 8)
         return (dtype.name if dtype else None), shape
 
-    def _shape(self, values: Values) -> tuple[object, ...]:
-        if values.count.get("dim", 0) > self._limits.max_model_rank:
+    def _shape(self, values: Values) -> tuple[int | str, ...]:
+        dims = values.get("dim", ())
+        if len(dims) > self._limits.max_model_rank:
             raise self._reader.limit("too many dimensions", code="model_dims", expected=f"at most {self._limits.max_model_rank}")
-        return tuple(values.kept.get("dim", []))
+        return tuple(dims)
 
-    def _dimension(self, values: Values) -> int | str:
+    def _dimension(self, values: Values) -> tuple[int | str]:
         """A size, or the name of a dynamic dimension; both is a broken ``oneof``."""
-        if "dim_value" in values.first and "dim_param" in values.first:
+        if "dim_value" in values and "dim_param" in values:
             raise self._reader.refusal("a dimension has a size and a name", code="model_field_repeated")
-        return values.integer("dim_value") if "dim_value" in values.first else values.text("dim_param")
+        return (values["dim_value"] if "dim_value" in values else values.get("dim_param", ""),)
 
-    def _elements(self, dims: Iterable[object], *, bits: int) -> int:
+    def _elements(self, dims: Iterable[int], *, bits: int) -> int:
         """Number of elements. A negative size reads as a huge one here; products are bounded by the model's bound."""
         product, empty = 1, False
+        most = self._limits.max_model_bytes * 8 // max(bits, 8)
         for size in dims:
-            if not isinstance(size, int) or size > self._limits.max_model_dim:
+            if size > self._limits.max_model_dim:
                 raise self._reader.limit(
                     "dimension out of range",
                     code="model_dims",
@@ -292,10 +315,11 @@ class _Rules:
                     actual=size,
                     hint="give a dynamic dimension a name instead of a negative size",
                 )
-            empty = empty or size == 0
-            # Zero sizes are left out of the product, so that [2^31, 2^31, 0] cannot hide an overflow in a parser.
-            product *= size or 1
-            if product * max(bits, 8) // 8 > self._limits.max_model_bytes:
+            if size == 0:  # left out of the product, so that [2^31, 2^31, 0] cannot hide an overflow in a parser
+                empty = True
+            else:
+                product *= size
+            if product > most:
                 raise self._reader.limit(
                     "tensor too large", code="model_dims", expected=f"at most {self._limits.max_model_bytes} bytes"
                 )

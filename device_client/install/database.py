@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_client.errors import StateError
-from device_client.install.state_schema import APPLICATION_ID, TABLES, USER_VERSION
+from device_client.install.state_schema import ADDED_IN_2, APPLICATION_ID, FILLED_IN_2, TABLES, USER_VERSION
 from device_client.trust.files import sync_folder
 
 Row = tuple[object, ...]
@@ -45,7 +45,7 @@ def create_database(path: Path) -> None:
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Opens the file after checking that it is ours, of this format, undamaged.
+    """Opens the file after checking that it is ours, of this format or brought to it, undamaged.
 
     Raises:
         StateError: ``state_missing``, ``state_owner``, ``state_newer``, ``state_schema`` or ``state_damaged``.
@@ -53,7 +53,12 @@ def open_database(path: Path) -> sqlite3.Connection:
     try:
         found = path.lstat()
     except OSError as e:
-        raise StateError("no device state here", code="state_missing", where=str(path), hint="run `sealift device init`") from e
+        raise StateError(
+            "no device state here",
+            code="state_missing",
+            where=str(path),
+            hint="run `sealift device init`; beside a marks.json, the next `sealift device poll` makes the state anew from it",
+        ) from e
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
         raise StateError(
             "the state belongs to somebody else or is open to others",
@@ -62,6 +67,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             expected=f"a file of user {os.geteuid()}, mode 0600",
             actual=f"user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}",
         )
+    _check_header(path)
     with _damage(path):
         connection = _connect(path)
         try:
@@ -127,6 +133,17 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _check_header(path: Path) -> None:
+    """The two bytes by which SQLite takes a damaged file for one that it may only read, or for one of a later SQLite."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+    except OSError as e:
+        raise StateError("the state cannot be used", code="state_unwritable", where=str(path), actual=e.strerror) from e
+    if len(header) == 20 and not {header[18], header[19]} <= {1, 2}:
+        raise StateError("the state is damaged", code="state_damaged", where=str(path), actual="its header")
+
+
 def _check(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -139,17 +156,36 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             actual=f"format {version}",
             hint="install the newer client again; nothing was changed",
         )
-    # sqlite_% are SQLite's own indexes of primary keys
-    rows = connection.execute("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'").fetchall()
-    if (
-        application != APPLICATION_ID
-        or version != USER_VERSION
-        or {r[0]: (r[1], r[2]) for r in rows} != {name: ("table", sql) for name, sql in TABLES.items()}
-    ):
+    if application != APPLICATION_ID or version not in {1, USER_VERSION} or not _has_schema(connection, version):
         raise StateError("not the schema of a device's state", code="state_schema", where=str(path))
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(verdict)[:200])
+    if version == 1:
+        _migrate_to_2(connection)
+
+
+def _has_schema(connection: sqlite3.Connection, version: int) -> bool:
+    # sqlite_% are SQLite's own indexes of primary keys
+    rows = connection.execute("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'").fetchall()
+    wanted = {name: ("table", sql) for name, sql in TABLES.items() if version == USER_VERSION or name not in ADDED_IN_2}
+    return {r[0]: (r[1], r[2]) for r in rows} == wanted
+
+
+def _migrate_to_2(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 1:  # else another process was faster
+            for name in ADDED_IN_2:
+                connection.execute(TABLES[name])
+            connection.execute(FILLED_IN_2)
+            connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 @contextmanager
@@ -158,6 +194,10 @@ def _damage(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as e:
+        # Our statements are fixed and the schema was compared: SQLite finds fault with them only in a damaged file. Without
+        # a code it is Python's own: a text that is not UTF-8.
+        if getattr(e, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR:
+            raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(e)[:200]) from e
         raise StateError("the state cannot be used", code="state_unwritable", where=str(path), actual=str(e)[:200]) from e
-    except sqlite3.DatabaseError as e:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as e:  # the latter: a message that quotes damaged text
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(e)[:200]) from e

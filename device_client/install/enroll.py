@@ -17,10 +17,11 @@ from device_client.install.facts import read_facts
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
 from device_client.install.lock import exclusive
-from device_client.install.state import open_state
+from device_client.install.recovery import open_memory
 from device_client.policy.selection import DeviceFacts
 from device_client.trust.keys import key_to_json
 from device_client.trust.times import format_time, utc_now
+from device_client.trust.trusted_time import BootTime, boot_time
 
 PAYLOAD_TYPE = "application/vnd.sealift.enroll.v1+json"
 SCHEMA = 1
@@ -36,10 +37,17 @@ class Enrolment:
     state: str
 
 
-def enroll(device: Device, *, http: HttpClient | None = None, clock: Callable[[], datetime] = utc_now) -> Enrolment:
+def enroll(
+    device: Device,
+    *,
+    http: HttpClient | None = None,
+    clock: Callable[[], datetime] = utc_now,
+    uptime: Callable[[], BootTime] = boot_time,
+) -> Enrolment:
     """Enrols and stores the token.
 
     Raises:
+        StateError: the state cannot be opened (``recovery.open_memory``).
         TransportError: no answer, or a refusal with the server's code.
         FormatError: an answer that is not of the protocol, or for another device.
     """
@@ -54,7 +62,8 @@ def enroll(device: Device, *, http: HttpClient | None = None, clock: Callable[[]
         "facts": _facts(facts),
     }
     envelope = device.identity.sign(canonical_json(payload), payload_type=PAYLOAD_TYPE)
-    with exclusive(device.folder.lock), open_state(device.folder.state) as state:
+    first = device.config.models[0]
+    with exclusive(device.folder.lock), open_memory(device, first, now=clock(), at=uptime()) as state:
         answer = client.request("POST", "/v1/enroll", body=envelope)
         fields = Fields(answer.json("enrolment"), where="enrolment")
         if fields.text("device_id") != device.identity.device_id:

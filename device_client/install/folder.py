@@ -4,7 +4,8 @@
     device.toml     server and models
     policy.toml     acceptance policy
     identity.pem    the device's key
-    state.db        the device's memory
+    state.db        the device's state and memory
+    marks.json      the memory's second copy
     blobs/  tuf/    blobs by digest; metadata cache, disposable
     empty/          working directory of processes that load a model; empty and read-only
     lock            one process at a time
@@ -14,56 +15,27 @@ Made beside its place and renamed, so that it is there complete or not at all.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tuf.api.metadata import Metadata, Root
 
 from device_client.bundle.digest import Digest
-from device_client.bundle.fields import Fields
 from device_client.bundle.path import ModelPath
-from device_client.errors import FormatError, StateError, UsageError, VerificationError
+from device_client.errors import StateError, UsageError, VerificationError
+from device_client.install.config import MAX_CONFIG_BYTES, MAX_MODELS, DeviceConfig, check_server_url, parse_config
 from device_client.install.database import create_database
 from device_client.install.identity import Identity, create_identity, load_identity
+from device_client.install.state import MIRROR_NAME, open_state
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.policy.policy import DEFAULT_POLICY_TEXT, AcceptancePolicy, parse_policy
-from device_client.trust.client import mapped_errors
 from device_client.trust.files import sync_folder, write_new
+from device_client.trust.foreign_errors import mapped_errors
 from device_client.trust.rules import parse_role
-
-SCHEMA = 1
-MAX_CONFIG_BYTES = 64 * 1024
-MAX_MODELS = 64
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
-@dataclass(frozen=True)
-class DeviceConfig:
-    """``server`` without a trailing slash; ``root_sha256`` binds ``root.json`` to what the person gave at ``init``."""
-
-    server: str
-    models: tuple[ModelPath, ...]
-    root_sha256: Digest
-    unsafe_plain_http: bool = False
-
-    def to_toml(self) -> str:
-        """The file form."""
-        models = ", ".join(json.dumps(str(model)) for model in self.models)
-        return (
-            "# Written by `sealift device init`. An unknown key is an error.\n"
-            f"schema = {SCHEMA}\n"
-            f"server = {json.dumps(self.server)}\n"
-            f"models = [{models}]\n"
-            f"root_sha256 = {json.dumps(self.root_sha256.hex)}\n"
-            f"unsafe_plain_http = {json.dumps(self.unsafe_plain_http)}  # true: the device's token can be read on the way\n"
-        )
 
 
 @dataclass(frozen=True)
@@ -100,6 +72,11 @@ class DeviceFolder:
     def state(self) -> Path:
         """The database."""
         return self.path / "state.db"
+
+    @property
+    def marks(self) -> Path:
+        """The second copy of the memory."""
+        return self.path / MIRROR_NAME
 
     @property
     def blobs(self) -> Path:
@@ -178,7 +155,7 @@ def init_device(
     if not 1 <= len(set(models)) == len(models) <= MAX_MODELS:
         raise UsageError("a device follows 1 to 64 different models", code="device_models", actual=len(models))
     policy_text = DEFAULT_POLICY_TEXT.encode() if policy is None else policy
-    parse_policy(policy_text)
+    parse_policy(policy_text, models=models)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StateError(
             "there is something in this folder already",
@@ -229,58 +206,8 @@ def open_device(path: Path) -> Device:
             actual=Digest.of(root),
             hint="put the original file back",
         )
-    policy = parse_policy(_read(folder.policy, MAX_CONFIG_BYTES), where=str(folder.policy))
+    policy = parse_policy(_read(folder.policy, MAX_CONFIG_BYTES), where=str(folder.policy), models=config.models)
     return Device(folder, config, policy, load_identity(folder.identity), root)
-
-
-def parse_config(data: bytes, *, where: str) -> DeviceConfig:
-    """Reads ``device.toml``.
-
-    Raises:
-        UsageError: not TOML, an unknown key, or a wrong value (``device_config``).
-    """
-    try:
-        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http")
-        fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=known)
-        fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
-        unsafe = fields.boolean("unsafe_plain_http") if "unsafe_plain_http" in fields else False
-        return DeviceConfig(
-            server=check_server_url(fields.text("server"), unsafe_plain_http=unsafe),
-            models=fields.items("models", lambda value, _: ModelPath.parse(str(value)), max_items=MAX_MODELS),
-            root_sha256=Digest(fields.text("root_sha256")),
-            unsafe_plain_http=unsafe,
-        )
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
-        raise UsageError(f"not a TOML file: {e}", code="device_config", where=where) from e
-    except FormatError as e:
-        raise UsageError(e.what, code="device_config", where=e.where or where, expected=e.expected, actual=e.actual) from e
-
-
-def check_server_url(url: str, *, unsafe_plain_http: bool) -> str:
-    """The base URL without trailing slashes.
-
-    Raises:
-        UsageError: not a plain ``https://`` URL (``http://`` only to this machine, or by the unsafe setting).
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as e:
-        raise UsageError("not a URL", code="server_url", actual=url[:200]) from e
-    plain = (
-        parts.query or parts.fragment or parts.username or parts.password or any(c.isspace() or not c.isprintable() for c in url)
-    )
-    if parts.scheme not in {"http", "https"} or not host or plain:
-        raise UsageError("not a server's URL", code="server_url", expected="https://HOST[:PORT][/PATH]", actual=url[:200])
-    if parts.scheme == "http" and host not in _LOOPBACK and not unsafe_plain_http:
-        raise UsageError(
-            "plain http to another machine",
-            code="server_url",
-            expected="https://",
-            actual=url[:200],
-            hint="models are protected by their signatures, but the device's token is not; --unsafe-plain-http accepts that",
-        )
-    return url.rstrip("/")
 
 
 def _check_root(data: bytes, *, limits: Limits) -> None:
@@ -304,6 +231,8 @@ def _fill(folder: DeviceFolder, *, root: bytes, config: DeviceConfig, policy: by
     write_new(folder.policy, policy, mode=0o600)
     create_identity(folder.identity)
     create_database(folder.state)
+    with open_state(folder.state) as state, state.transaction():
+        state.write_mirror()
     for made in (folder.blobs, folder.metadata):
         made.mkdir(mode=0o700)
     folder.empty.mkdir(mode=0o555)

@@ -84,14 +84,24 @@ class Ledger:
         code: str | None = None,
         detail: str | None = None,
         target: tuple[str, Digest] | None = None,
+        is_new: bool = False,
     ) -> None:
-        """Journal and outbox, in the caller's transaction. The same thing twice in a row is told to the server once."""
+        """Journal and outbox, in the caller's transaction. The same thing twice in a row is told to the server once.
+
+        Args:
+            event: a word of ``docs/http-api.md`` 4.5.
+            now: trusted time.
+            code: the reason.
+            detail: a sentence for people.
+            target: version and manifest that it is about, if not those of the poll.
+            is_new: the caller knows that it was not told yet.
+        """
         version = target[0] if target else self.version
         manifest = str(target[1]) if target else self._manifest_text()
         last = self._state.last_entry(self._model)
         is_repeated = last is not None and (last.event, last.code, last.version) == (event, code, version)
         self._state.write_journal(JournalEntry(now, str(self._model), event, version, code, detail))
-        if not is_repeated:
+        if is_new or not is_repeated:
             happening = Happening(event, self.at, code, detail, version, manifest)
             queue_report(self._state, self._device, self._model, happening, now=now)
 

@@ -1,7 +1,7 @@
-"""The device's memory: what was released, installed, withdrawn and reported, as types instead of rows.
+"""The device's state: what was installed, stopped and reported, as types instead of rows; with its memory (``state_memory.py``).
 
-Holds tokens and marks: one owner, mode 0600. Decides nothing; ``policy/memory.py`` does, on what ``memory()`` returns.
-Values that only ever grow (marks, counters, floors, ``seq``) are kept so by the statements themselves.
+Holds tokens and marks: one owner, mode 0600. Decides nothing. Read by anyone at any time; whoever changes it holds the lock
+and opens it by ``recovery.open_memory``, which brings both copies of the memory together first.
 
     with open_state(path) as state, state.transaction():
         state.activate(deployment, evidence, floor=floor)
@@ -10,8 +10,7 @@ Values that only ever grow (marks, counters, floors, ``seq``) are kept so by the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,14 +19,17 @@ from types import TracebackType
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
-from device_client.errors import FormatError, StateError
-from device_client.install.database import Database, open_database
+from device_client.errors import StateError
+from device_client.install.database import Database, Row, open_database
 from device_client.install.machine import State
-from device_client.policy.memory import Memory, raised_floor
-from device_client.trust.marks import Marks, VersionMark
-from device_client.trust.times import format_time, parse_time
+from device_client.install.rows import read_counter, read_digest, read_integer, read_text, read_time
+from device_client.install.state_memory import MemoryTables
+from device_client.install.state_standing import StandingTables
+from device_client.trust.times import format_time
 
+MIRROR_NAME = "marks.json"
 MAX_JOURNAL_ROWS = 2000
+_COLUMNS = "version, manifest, variant, variant_digest, epoch, n, seq, installed"
 _NEVER = "1970-01-01T00:00:00Z"
 
 
@@ -68,19 +70,20 @@ class JournalEntry:
 
 
 def open_state(path: Path) -> DeviceState:
-    """Opens the state made by ``create_database``.
+    """Opens the state made by ``create_database``; its mirror lies beside it.
 
     Raises:
         StateError: ``state_missing``, ``state_owner``, ``state_newer``, ``state_schema`` or ``state_damaged``.
     """
-    return DeviceState(Database(open_database(path), path))
+    return DeviceState(Database(open_database(path), path), path.with_name(MIRROR_NAME))
 
 
-class DeviceState:
+class DeviceState(MemoryTables, StandingTables):
     """The open state; close it, or use it in a ``with`` statement. Changes need ``transaction()``."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def close(self) -> None:
+        """Closes the database; everything committed stays."""
+        self._db.close()
 
     def __enter__(self) -> DeviceState:
         return self
@@ -88,89 +91,12 @@ class DeviceState:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._db.close()
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """All changes inside the ``with`` block, or none."""
-        return self._db.transaction()
-
-    # What is remembered.
-
-    def marks(self) -> Marks:
-        """Version marks of all roles."""
-        rows = self._db.rows("SELECT role, version, sha256, keyset FROM marks ORDER BY role, keyset")
-        return Marks(tuple(VersionMark(str(r[0]), _int(r[1]), _digest(r[2]), _digest(r[3])) for r in rows))
-
-    def remember_marks(self, marks: Marks) -> None:
-        """Stores what ``trust.marks.advance`` returned; a mark is never lowered and never removed."""
-        for mark in marks.versions:
-            self._db.change(
-                "INSERT INTO marks (role, keyset, version, sha256) VALUES (?, ?, ?, ?) ON CONFLICT (role, keyset) DO UPDATE"
-                " SET version = excluded.version, sha256 = excluded.sha256 WHERE excluded.version > marks.version",
-                mark.role,
-                str(mark.keyset),
-                mark.version,
-                str(mark.sha256),
-            )
-
-    def roots(self) -> dict[int, bytes]:
-        """Every root that was verified here, by version, oldest first."""
-        rows = self._db.rows("SELECT version, data FROM roots ORDER BY version")
-        return {_int(version): data for version, data in rows if isinstance(data, bytes)}
-
-    def remember_roots(self, roots: Mapping[int, bytes]) -> None:
-        """Stores verified roots; one that is known stays as it was."""
-        for version, data in roots.items():
-            self._db.change("INSERT INTO roots (version, data) VALUES (?, ?) ON CONFLICT (version) DO NOTHING", version, data)
-
-    def memory(self, model: ModelPath) -> Memory:
-        """All that is remembered about a model."""
-        name = str(model)
-        counter = self._db.rows("SELECT epoch, n, manifest FROM counters WHERE model = ?", name)
-        floor = self._db.rows("SELECT epoch, n FROM floors WHERE model = ?", name)
-        withdrawn = self._db.rows("SELECT kind, digest, seq FROM withdrawals WHERE model = ?", name)
-        return Memory(
-            counter=Counter(_int(counter[0][0]), _int(counter[0][1])) if counter else None,
-            manifest=_digest(counter[0][2]) if counter else None,
-            versions={
-                str(r[0]): _digest(r[1]) for r in self._db.rows("SELECT version, manifest FROM deployments WHERE model = ?", name)
-            },
-            floor=Counter(_int(floor[0][0]), _int(floor[0][1])) if floor else None,
-            seqs={_digest(r[0]): _int(r[1]) for r in self._db.rows("SELECT manifest, seq FROM seqs WHERE model = ?", name)},
-            withdrawn={_digest(r[1]): _int(r[2]) for r in withdrawn if r[0] == "manifest"},
-            withdrawn_variants={_digest(r[1]): _int(r[2]) for r in withdrawn if r[0] == "variant"},
-        )
-
-    def raise_floor(self, model: ModelPath, candidate: Counter) -> None:
-        """Raises the floor; never lowers it."""
-        floor = raised_floor(self.memory(model).floor, candidate)
-        self._db.change("INSERT OR REPLACE INTO floors (model, epoch, n) VALUES (?, ?, ?)", str(model), floor.epoch, floor.n)
-
-    def remember_seq(self, model: ModelPath, manifest: Digest, seq: int) -> None:
-        """Raises the highest ``seq`` acted upon; never lowers it."""
-        self._db.change(
-            "INSERT INTO seqs (model, manifest, seq) VALUES (?, ?, ?) ON CONFLICT (model, manifest) DO UPDATE"
-            " SET seq = max(seqs.seq, excluded.seq)",
-            str(model),
-            str(manifest),
-            seq,
-        )
-
-    def remember_withdrawal(self, model: ModelPath, manifest: Digest, variants: Iterable[Digest], seq: int) -> None:
-        """Remembers for ever that a bundle and its runtime bytes were withdrawn under ``seq``."""
-        for kind, digest in [("manifest", manifest), *(("variant", digest) for digest in variants)]:
-            self._db.change(
-                "INSERT INTO withdrawals (model, kind, digest, seq) VALUES (?, ?, ?, ?) ON CONFLICT (model, kind, digest) DO UPDATE"
-                " SET seq = max(withdrawals.seq, excluded.seq)",
-                str(model),
-                kind,
-                str(digest),
-                seq,
-            )
-        self.remember_seq(model, manifest, seq)
+    # What failed here.
 
     def known_bad(self, model: ModelPath, manifest: Digest, *, now: datetime) -> str | None:
         """Why a bundle failed here, or None if it did not or if that is forgiven by now."""
         rows = self._db.rows("SELECT cause, until FROM known_bad WHERE model = ? AND manifest = ?", str(model), str(manifest))
-        if not rows or (rows[0][1] is not None and _time(rows[0][1]) <= now):
+        if not rows or (rows[0][1] is not None and read_time(rows[0][1]) <= now):
             return None
         return str(rows[0][0])
 
@@ -188,11 +114,20 @@ class DeviceState:
 
     def active(self, model: ModelPath) -> Deployment | None:
         """The active deployment of a model."""
-        return self._deployment("active.deployment", model)
+        return self._active("deployment", model)
 
     def previous(self, model: ModelPath) -> Deployment | None:
         """The deployment that was active before."""
-        return self._deployment("active.previous", model)
+        return self._active("previous", model)
+
+    def held(self, model: ModelPath) -> list[Deployment]:
+        """The bundles that were ever active here, each as it was activated last, newest first. Their blobs may be gone."""
+        rows = self._db.rows(
+            f"SELECT {_COLUMNS} FROM deployments WHERE id IN"  # noqa: S608  # our words
+            " (SELECT max(id) FROM deployments WHERE model = ? GROUP BY manifest) ORDER BY id DESC",
+            str(model),
+        )
+        return [_deployment(model, row) for row in rows]
 
     def evidence(self, model: ModelPath) -> dict[str, bytes]:
         """The signed files that the active deployment rests on."""
@@ -226,17 +161,19 @@ class DeviceState:
             model,
             identifier,
         )
-        self._db.change(
-            "INSERT INTO counters (model, epoch, n, manifest) VALUES (?, ?, ?, ?) ON CONFLICT (model) DO UPDATE"
-            " SET epoch = excluded.epoch, n = excluded.n, manifest = excluded.manifest"
-            " WHERE (excluded.epoch, excluded.n) > (counters.epoch, counters.n)",
-            model,
-            counter.epoch,
-            counter.n,
-            str(deployment.manifest),
-        )
+        self.raise_counter(deployment.model, counter, deployment.manifest)
+        self.remember_name(deployment.model, deployment.version, deployment.manifest)
         self.raise_floor(deployment.model, floor)
         self.remember_seq(deployment.model, deployment.manifest, deployment.seq)
+
+    def fall_back(self, target: Deployment) -> None:
+        """Makes a held bundle the active one again; touches no counter and no floor. Call in a transaction."""
+        (row,) = self._db.rows(
+            "SELECT max(id) FROM deployments WHERE model = ? AND manifest = ?", str(target.model), str(target.manifest)
+        )
+        self._db.change(
+            "UPDATE active SET previous = deployment, deployment = ? WHERE model = ?", read_integer(row[0]), str(target.model)
+        )
 
     # What is under way, and what is told.
 
@@ -244,11 +181,11 @@ class DeviceState:
         """Where the model's installation stands."""
         rows = self._db.rows("SELECT state, version, manifest, since FROM progress WHERE model = ?", str(model))
         if not rows:
-            return Progress(State.IDLE, None, None, _time(_NEVER))
+            return Progress(State.IDLE, None, None, read_time(_NEVER))
         state, version, manifest, since = rows[0]
         if state not in set(State):
             raise StateError("the state holds an unknown step", code="state_damaged", actual=str(state)[:40])
-        return Progress(State(str(state)), _text(version), _text(manifest), _time(since))
+        return Progress(State(str(state)), read_text(version), read_text(manifest), read_time(since))
 
     def set_progress(self, model: ModelPath, progress: Progress) -> None:
         """Stores a state before it is acted upon."""
@@ -264,20 +201,16 @@ class DeviceState:
     def enrolment(self) -> tuple[str | None, str | None]:
         """Token and state of the enrolment, or None for both."""
         token, state = self._db.row("SELECT token, enrolment FROM device")
-        return _text(token), _text(state)
+        return read_text(token), read_text(state)
 
     def set_enrolment(self, token: str, state: str) -> None:
         """Stores the server's answer to an enrolment."""
         self._db.change("UPDATE device SET token = ?, enrolment = ?", token, state)
 
-    def generation(self) -> int:
-        """How many times this device's state was made anew."""
-        return _int(self._db.row("SELECT generation FROM device")[0])
-
     def next_report_counter(self) -> int:
         """Takes the next counter: used once, never given back. Call in the transaction that adds the report."""
         self._db.change("UPDATE device SET report_counter = report_counter + 1")
-        return _int(self._db.row("SELECT report_counter FROM device")[0])
+        return read_integer(self._db.row("SELECT report_counter FROM device")[0])
 
     def skip_report_counter(self, last: int) -> None:
         """Goes on above ``last``, which the server has seen from this device before."""
@@ -290,7 +223,7 @@ class DeviceState:
     def outbox(self) -> list[tuple[int, bytes]]:
         """Unacknowledged reports, oldest first."""
         rows = self._db.rows("SELECT counter, envelope FROM outbox ORDER BY counter")
-        return [(_int(counter), data) for counter, data in rows if isinstance(data, bytes)]
+        return [(read_integer(counter), data) for counter, data in rows if isinstance(data, bytes)]
 
     def remove_report(self, counter: int) -> None:
         """Drops a report that the server has acknowledged."""
@@ -312,53 +245,37 @@ class DeviceState:
     def journal(self, *, limit: int = 20) -> list[JournalEntry]:
         """The newest entries, newest first."""
         rows = self._db.rows("SELECT at, model, event, version, code, detail FROM journal ORDER BY id DESC LIMIT ?", limit)
-        return [JournalEntry(_time(r[0]), str(r[1]), str(r[2]), _text(r[3]), _text(r[4]), _text(r[5])) for r in rows]
+        return [
+            JournalEntry(read_time(r[0]), str(r[1]), str(r[2]), read_text(r[3]), read_text(r[4]), read_text(r[5])) for r in rows
+        ]
 
     def last_entry(self, model: ModelPath) -> JournalEntry | None:
         """The newest entry of one model."""
         rows = self._db.rows("SELECT at, event, version, code FROM journal WHERE model = ? ORDER BY id DESC LIMIT 1", str(model))
-        return JournalEntry(_time(rows[0][0]), str(model), str(rows[0][1]), _text(rows[0][2]), _text(rows[0][3])) if rows else None
+        return (
+            JournalEntry(read_time(rows[0][0]), str(model), str(rows[0][1]), read_text(rows[0][2]), read_text(rows[0][3]))
+            if rows
+            else None
+        )
 
-    def _deployment(self, column: str, model: ModelPath) -> Deployment | None:
+    def _active(self, column: str, model: ModelPath) -> Deployment | None:
         rows = self._db.rows(
-            "SELECT version, manifest, variant, variant_digest, epoch, n, seq, installed FROM deployments"  # noqa: S608  # our words
-            f" JOIN active ON {column} = deployments.id WHERE active.model = ?",
+            f"SELECT {_COLUMNS} FROM deployments JOIN active ON active.{column} = deployments.id"  # noqa: S608  # our words
+            " WHERE active.model = ?",
             str(model),
         )
-        if not rows:
-            return None
-        version, manifest, variant, digest, epoch, n, seq, installed = rows[0]
-        return Deployment(
-            model=model,
-            version=str(version),
-            manifest=_digest(manifest),
-            variant=str(variant),
-            variant_digest=_digest(digest),
-            counter=Counter(_int(epoch), _int(n)),
-            seq=_int(seq),
-            installed=_time(installed),
-        )
+        return _deployment(model, rows[0]) if rows else None
 
 
-def _int(value: object) -> int:
-    if type(value) is not int:
-        raise StateError("the state holds a wrong type", code="state_damaged", expected="an integer")
-    return value
-
-
-def _digest(value: object) -> Digest:
-    try:
-        return Digest.parse(value, where="state")
-    except FormatError as e:
-        raise StateError("the state holds a wrong digest", code="state_damaged") from e
-
-
-def _time(value: object) -> datetime:
-    try:
-        return parse_time(value, "state")
-    except FormatError as e:
-        raise StateError("the state holds a wrong time", code="state_damaged") from e
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+def _deployment(model: ModelPath, row: Row) -> Deployment:
+    version, manifest, variant, digest, epoch, n, seq, installed = row
+    return Deployment(
+        model=model,
+        version=str(version),
+        manifest=read_digest(manifest),
+        variant=str(variant),
+        variant_digest=read_digest(digest),
+        counter=read_counter(epoch, n),
+        seq=read_integer(seq),
+        installed=read_time(installed),
+    )

@@ -1,13 +1,13 @@
 """The exact schema of the device's database. A file with any other is refused, never repaired or migrated by guess.
 
-``user_version`` counts formats. A newer client may migrate an older file in one transaction; an older client refuses a
-newer file (F09: a downgrade must not lower what is remembered).
+``user_version`` counts formats. A newer client migrates an older file in one transaction; an older client refuses a
+newer file (F09: a downgrade must not lower what is remembered). Format 2 added ``ADDED_IN_2``.
 """
 
 from __future__ import annotations
 
 APPLICATION_ID = 0x5EA11F7D
-USER_VERSION = 1
+USER_VERSION = 2
 
 TABLES: dict[str, str] = {
     # One row: this device. `report_counter` is the last one used.
@@ -29,6 +29,15 @@ TABLES: dict[str, str] = {
     keyset TEXT NOT NULL,
     version INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
+    PRIMARY KEY (role, keyset)
+) STRICT""",
+    # What time it was at least, by what a role's keys signed: `seconds` into the boot `boot`. Readings are never lowered.
+    "times": """CREATE TABLE times (
+    role TEXT NOT NULL,
+    keyset TEXT NOT NULL,
+    time TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    seconds REAL NOT NULL,
     PRIMARY KEY (role, keyset)
 ) STRICT""",
     # A bundle that was activated here, at any time. Never changed.
@@ -64,6 +73,13 @@ TABLES: dict[str, str] = {
     n INTEGER NOT NULL,
     manifest TEXT NOT NULL
 ) STRICT""",
+    # Which bundle carried a version here. Never changed, also when the deployments themselves are lost.
+    "names": """CREATE TABLE names (
+    model TEXT NOT NULL,
+    version TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    PRIMARY KEY (model, version)
+) STRICT""",
     # Never lowered.
     "floors": """CREATE TABLE floors (
     model TEXT PRIMARY KEY,
@@ -93,6 +109,33 @@ TABLES: dict[str, str] = {
     until TEXT,
     PRIMARY KEY (model, manifest)
 ) STRICT""",
+    # On how many days something held for the running model: its proofs expired, it is behind, an update is withheld.
+    "patience": """CREATE TABLE patience (
+    model TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('expired', 'behind', 'withheld')),
+    days INTEGER NOT NULL CHECK (days >= 0),
+    last_day TEXT,
+    PRIMARY KEY (model, kind)
+) STRICT""",
+    # Models that the owner's policy keeps from running, and why. Gone with the cause.
+    "stopped": """CREATE TABLE stopped (
+    model TEXT PRIMARY KEY,
+    code TEXT NOT NULL,
+    since TEXT NOT NULL
+) STRICT""",
+    # What has been told and still holds, so that it is told once. `subject` is what it is about: a bundle, a version.
+    "alarms": """CREATE TABLE alarms (
+    model TEXT NOT NULL,
+    code TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    since TEXT NOT NULL,
+    PRIMARY KEY (model, code, subject)
+) STRICT""",
+    # Until when the proofs of the running bundle count, as far as they were seen; for days on which no server answers.
+    "proofs": """CREATE TABLE proofs (
+    model TEXT PRIMARY KEY,
+    until TEXT NOT NULL
+) STRICT""",
     # What is under way; the state is stored before it is acted upon.
     "progress": """CREATE TABLE progress (
     model TEXT PRIMARY KEY,
@@ -117,3 +160,6 @@ TABLES: dict[str, str] = {
     detail TEXT
 ) STRICT""",
 }
+
+ADDED_IN_2 = ("times", "names", "patience", "stopped", "alarms", "proofs")
+FILLED_IN_2 = "INSERT OR IGNORE INTO names SELECT model, version, manifest FROM deployments ORDER BY id"

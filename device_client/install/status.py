@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from device_client.bundle.path import ModelPath
 from device_client.install import identity, store
 from device_client.install.folder import Device
+from device_client.install.refresh import remembered_time
+from device_client.install.standing import is_withdrawn
 from device_client.install.state import Deployment, DeviceState, JournalEntry, open_state
-from device_client.trust.times import format_time
+from device_client.install.state_standing import PATIENCE_KINDS
+from device_client.trust.times import format_time, utc_now
+from device_client.trust.trusted_time import BootTime, TrustedTime, boot_time
 
 _JOURNAL_ROWS = 10
 
 
-def read_status(device: Device) -> dict[str, object]:
+def read_status(
+    device: Device, *, clock: Callable[[], datetime] = utc_now, uptime: Callable[[], BootTime] = boot_time
+) -> dict[str, object]:
     """Everything, read from the database alone; asks no server and changes nothing.
 
     Raises:
@@ -21,6 +28,7 @@ def read_status(device: Device) -> dict[str, object]:
     """
     with open_state(device.folder.state) as state:
         _, enrolment = state.enrolment()
+        time = remembered_time(device, state, clock=clock, uptime=uptime)
         return {
             "ok": True,
             "device_id": device.identity.device_id,
@@ -29,6 +37,7 @@ def read_status(device: Device) -> dict[str, object]:
             "generation": state.generation(),
             "models": {str(model): _model(state, model) for model in device.config.models},
             "reports_waiting": len(state.outbox()),
+            "time": _time(time, clock()),
             "marks": [{"role": mark.role, "version": mark.version} for mark in state.marks().versions],
             "protection": {"blobs": store.PROTECTION, "identity": identity.PROTECTION},
             "unsafe": list(device.unsafe),
@@ -46,6 +55,14 @@ def status_text(status: Mapping[str, object]) -> str:
         lines.append(
             f"{name}: {running}, state {found['state']}, floor {found['floor'] or 'none'}{' WITHDRAWN' * found['withdrawn']}"
         )
+        stopped, days = found["stopped"], found["days"]
+        if stopped:
+            lines.append(f"{name}: STOPPED by policy since {stopped['since']}: {stopped['code']}")
+        lines += [f"{name}: {kind} on {count} day{'s' * (count != 1)}" for kind, count in days.items() if count]
+        lines += [f"{name}: ALARM {alarm['code']} since {alarm['since']}" for alarm in found["alarms"]]
+    time = status["time"]
+    if isinstance(time, dict) and time["now"] != time["clock"]:
+        lines.append(f"time: at least {time['now']} by signed roles; the clock says {time['clock']}")
     lines.append(f"reports waiting: {status['reports_waiting']}")
     lines += [f"{name}: {text}" for name, text in protection.items()] if isinstance(protection, dict) else []
     lines += [f"UNSAFE setting: {name}" for name in status["unsafe"]] if isinstance(status["unsafe"], list) else []
@@ -55,15 +72,25 @@ def status_text(status: Mapping[str, object]) -> str:
 
 
 def _model(state: DeviceState, model: ModelPath) -> dict[str, object]:
-    active, memory = state.active(model), state.memory(model)
+    active, memory, stop = state.active(model), state.memory(model), state.stopped(model)
     return {
         "active": _deployment(active),
         "previous": _deployment(state.previous(model)),
         "state": state.progress(model).state.value,
         "counter": str(memory.counter) if memory.counter else None,
         "floor": str(memory.floor) if memory.floor else None,
-        "withdrawn": active is not None and memory.withdrawn.get(active.manifest, 0) >= memory.seqs.get(active.manifest, 1),
+        "withdrawn": active is not None and is_withdrawn(active, memory),
+        "stopped": None if stop is None else {"code": stop.code, "since": format_time(stop.since)},
+        "days": {kind: state.patience(model, kind).days for kind in PATIENCE_KINDS},
+        "alarms": [
+            {"code": alarm.code, "subject": alarm.subject, "since": format_time(alarm.since)} for alarm in state.alarms(model)
+        ],
     }
+
+
+def _time(time: TrustedTime, clock: datetime) -> dict[str, object]:
+    """Trusted time as remembered; ``offline`` leaves out what keys on the server say."""
+    return {"now": format_time(time.now()), "offline": format_time(time.now_by_offline_roles()), "clock": format_time(clock)}
 
 
 def _deployment(found: Deployment | None) -> dict[str, object] | None:

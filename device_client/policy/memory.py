@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
+from device_client.bundle.path import BundlePath
 from device_client.errors import PolicyError
 from device_client.trust.agreement import AgreedRelease
+from device_client.trust.custom import AuditCustom
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,10 @@ def check_memory(agreed: AgreedRelease, memory: Memory) -> None:
             actual=counter,
             hint="going back is a new release of the old layers with a higher counter",
         )
-    if counter == memory.counter and digest != memory.manifest:  # 2
-        raise _equivocation(f"counter {counter} of {agreed.path.of_model}", memory.manifest, digest)
-    known = memory.versions.get(agreed.path.version)
-    if known is not None and known != digest:  # 3
-        raise _equivocation(str(agreed.path), known, digest)
-    if memory.floor is not None and counter < memory.floor:  # 4
-        raise PolicyError(
-            "the release counter is below this device's floor",
-            code="below_floor",
-            where=str(agreed.path),
-            expected=f"at least {memory.floor}",
-            actual=counter,
-        )
-    acted_upon = memory.seqs.get(digest, 0)
-    if agreed.audit.seq < acted_upon:  # 5
-        raise PolicyError(
-            "an older audit entry than the one this device acted upon",
-            code="seq_rollback",
-            where=agreed.path.audit_target,
-            expected=f"at least {acted_upon}",
-            actual=agreed.audit.seq,
-        )
-    _check_withdrawn(memory.withdrawn.get(digest), agreed, where=str(agreed.path))  # 6
+    check_same_bundle(agreed.path, counter, digest, memory)  # 2, 3
+    check_floor(counter, memory, where=str(agreed.path))  # 4
+    check_seq(digest, agreed.audit, memory, where=agreed.path.audit_target)  # 5
+    check_not_withdrawn(memory.withdrawn.get(digest), agreed.audit.seq, where=str(agreed.path))  # 6
 
 
 def check_variant_memory(variant: Digest, agreed: AgreedRelease, memory: Memory) -> None:
@@ -98,7 +81,88 @@ def check_variant_memory(variant: Digest, agreed: AgreedRelease, memory: Memory)
     Raises:
         PolicyError: ``withdrawn``.
     """
-    _check_withdrawn(memory.withdrawn_variants.get(variant), agreed, where=f"{agreed.path}: {variant}")
+    check_not_withdrawn(memory.withdrawn_variants.get(variant), agreed.audit.seq, where=f"{agreed.path}: {variant}")
+
+
+# The single rules, which `rollback.py` asks too.
+
+
+def check_same_bundle(path: BundlePath, counter: Counter, manifest: Digest, memory: Memory) -> None:
+    """One counter and one version never mean two bundles.
+
+    Raises:
+        PolicyError: ``equivocation``.
+    """
+    if counter == memory.counter and manifest != memory.manifest:
+        raise equivocation(f"counter {counter} of {path.of_model}", memory.manifest, manifest)
+    known = memory.versions.get(path.version)
+    if known is not None and known != manifest:
+        raise equivocation(str(path), known, manifest)
+
+
+def check_floor(counter: Counter, memory: Memory, *, where: str) -> None:
+    """The counter is not below the floor.
+
+    Raises:
+        PolicyError: ``below_floor``.
+    """
+    if memory.floor is not None and counter < memory.floor:
+        raise PolicyError(
+            "the release counter is below this device's floor",
+            code="below_floor",
+            where=where,
+            expected=f"at least {memory.floor}",
+            actual=counter,
+        )
+
+
+def check_seq(manifest: Digest, audit: AuditCustom, memory: Memory, *, where: str) -> None:
+    """The audit entry is not older than the one acted upon.
+
+    Raises:
+        PolicyError: ``seq_rollback``.
+    """
+    acted_upon = memory.seqs.get(manifest, 0)
+    if audit.seq < acted_upon:
+        raise PolicyError(
+            "an older audit entry than the one this device acted upon",
+            code="seq_rollback",
+            where=where,
+            expected=f"at least {acted_upon}",
+            actual=audit.seq,
+        )
+
+
+def check_not_withdrawn(withdrawn: int | None, seq: int, *, where: str) -> None:
+    """What was withdrawn stays so until an entry with a higher ``seq``.
+
+    Args:
+        withdrawn: the ``seq`` under which it was withdrawn, or None if it was not.
+        seq: of the entry that would let it run.
+        where: what it is about, for errors.
+
+    Raises:
+        PolicyError: ``withdrawn``.
+    """
+    if withdrawn is not None and seq <= withdrawn:
+        raise PolicyError(
+            "withdrawn by the audit team",
+            code="withdrawn",
+            where=where,
+            expected=f"an active entry with seq above {withdrawn}",
+            actual=f"seq {seq}",
+            hint="the running model stays; ask the security team",
+        )
+
+
+def is_withdrawn(manifest: Digest, variant: Digest, memory: Memory) -> bool:
+    """Whether a bundle that runs here, or the bytes that it gives the runtime, are withdrawn and were not restored.
+
+    What restores them is an active entry of the bundle with a higher ``seq``, once this device has acted upon it.
+    """
+    acted_upon = memory.seqs.get(manifest, 0)
+    withdrawn = (memory.withdrawn.get(manifest), memory.withdrawn_variants.get(variant))
+    return any(seq is not None and acted_upon <= seq for seq in withdrawn)
 
 
 def raised_floor(floor: Counter | None, candidate: Counter) -> Counter:
@@ -106,7 +170,8 @@ def raised_floor(floor: Counter | None, candidate: Counter) -> Counter:
     return candidate if floor is None or candidate > floor else floor
 
 
-def _equivocation(where: str, known: Digest | None, seen: Digest) -> PolicyError:
+def equivocation(where: str, known: object, seen: object) -> PolicyError:
+    """The refusal of a name that means two bundles."""
     return PolicyError(
         "one name for two different bundles",
         code="equivocation",
@@ -115,15 +180,3 @@ def _equivocation(where: str, known: Digest | None, seen: Digest) -> PolicyError
         actual=seen,
         hint="a released version never changes; release a new version with a higher counter",
     )
-
-
-def _check_withdrawn(seq: int | None, agreed: AgreedRelease, *, where: str) -> None:
-    if seq is not None and agreed.audit.seq <= seq:
-        raise PolicyError(
-            "withdrawn by the audit team",
-            code="withdrawn",
-            where=where,
-            expected=f"an active entry with seq above {seq}",
-            actual=f"seq {agreed.audit.seq}",
-            hint="the running model stays; ask the security team",
-        )

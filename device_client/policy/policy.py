@@ -1,77 +1,112 @@
-"""The device's own acceptance policy: which audit verdicts count, whatever release and audit teams agree on.
+"""The device's own acceptance policy: which audits count here, whatever release and audit teams agree on.
 
-Read from TOML by ``device init --policy`` and at every poll; asked in ``install/poll.py`` after agreement and before
-any blob is fetched. It can only ask for more than the signed records do; the one key that asks for less is called
-``unsafe_...`` and shows in ``status`` and in every report.
+It also says what becomes of the running model when something speaks against it (``reactions.py``).
 
-    schema = 1
-    [audit]
-    policies = {"sealift-privacy" = 2}     # ids with their lowest version; left out or empty: any of the audit role
-    minimum_tier = "standard"              # quick, standard or deep
-    verdicts = ["PASSED"]                  # PASSED, WARNED
-    unsafe_accept_waived = false
+Read from TOML by ``device init --policy`` and at every opening; asked in ``install/poll.py`` after agreement and before
+any blob is fetched. It can only ask for more than the signed records do; a key that asks for less begins with
+``unsafe_`` and shows in ``status`` and in every report. ``docs/policy.md`` explains every key.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from device_client.bundle.fields import Fields
+from device_client.bundle.fields import Fields, shown
+from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, PolicyError, UsageError
+from device_client.policy.reactions import REACTION_KEYS, Reactions, read_reactions
 from device_client.trust.custom import TIERS, AuditCustom, VariantVerdict
+from device_client.trust.rules import LIFETIME_CAPS
 from device_client.trust.times import format_time
 
 SCHEMA = 1
 MAX_POLICY_BYTES = 64 * 1024
+MAX_AGE_DAYS = LIFETIME_CAPS["audit"].days  # beyond it an audit role has expired anyway
+_MAX_MODELS = 64
 _ACCEPTABLE = ("PASSED", "WARNED")  # FAILED and INCONCLUSIVE are never accepted; WAIVED has its own, unsafe, key
+_AUDIT_KEYS = ("policies", "minimum_tier", "verdicts", "max_age_days", "unsafe_accept_waived")
 DEFAULT_POLICY_TEXT = """\
-# Which audit verdicts this device accepts. An unknown key is an error.
+# What this device accepts, and what it does when something speaks against the running model. docs/policy.md explains every
+# key. An unknown key is an error; every key but `schema` may be left out, and then has the value shown here.
 schema = 1
 
 [audit]
 policies = {}                  # audit policy ids with their lowest version; empty: any policy of the audit role
 minimum_tier = "quick"         # quick, standard or deep
 verdicts = ["PASSED", "WARNED"]
+max_age_days = 30              # an audit role that was signed longer ago installs nothing; 1 to 30
 unsafe_accept_waived = false   # true also takes models whose audit was waived
+
+[reactions]                    # of the running model; each of them also raises an alarm
+withdrawn = "fall_back"        # fall_back (to the newest held bundle that may run, else keep running), stop
+expired = "keep"               # keep, stop: signed metadata, or the running model's verdict, has expired
+behind = "keep"                # keep, stop: the newest release that is open to this device does not run here
+withheld = "keep"              # keep, stop: the server does not even offer it
+expired_days = 1               # on so many days it may be so before anything happens; 0 to 30
+behind_days = 14               # 1 to 90
+max_hold_days = 7              # 1 to 30
+unsafe_keep_withdrawn = false  # true: a withdrawn model goes on running although another one could
+
+# [models."digits/ocr"]        # keys of [reactions] for one model, in place of those above
+# withdrawn = "stop"
 """
 
 
 @dataclass(frozen=True)
 class AcceptancePolicy:
-    """What a variant's audit must show on this device.
+    """What a variant's audit must show on this device, and how it reacts.
 
-    ``policies``: audit policy id to the lowest acceptable version; empty means any policy of the audit role.
+    Attributes:
+        policies: audit policy id to the lowest acceptable version; empty means any policy of the audit role.
+        minimum_tier: the least deep audit that is accepted.
+        verdicts: the accepted verdicts.
+        max_age_days: days since the audit role was signed after which it installs nothing.
+        unsafe_accept_waived: also accept WAIVED.
+        reactions: what becomes of running models.
+        models: reactions of single models, complete, in place of ``reactions``.
     """
 
     policies: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     minimum_tier: str = "quick"
     verdicts: tuple[str, ...] = _ACCEPTABLE
+    max_age_days: int = MAX_AGE_DAYS
     unsafe_accept_waived: bool = False
+    reactions: Reactions = field(default_factory=Reactions)
+    models: Mapping[ModelPath, Reactions] = field(default_factory=lambda: MappingProxyType({}))
+
+    def reactions_for(self, model: ModelPath) -> Reactions:
+        """What the owner wants for this model."""
+        return self.models.get(model, self.reactions)
 
     @property
     def unsafe(self) -> tuple[str, ...]:
-        """Names of the keys that weaken a check, for ``status`` and reports."""
-        return ("unsafe_accept_waived",) if self.unsafe_accept_waived else ()
+        """Names of the keys that weaken a check and are set anywhere in the file, for ``status`` and reports."""
+        found = {"unsafe_accept_waived"} if self.unsafe_accept_waived else set()
+        return tuple(sorted(found.union(*(reactions.unsafe for reactions in (self.reactions, *self.models.values())))))
 
 
-def parse_policy(data: bytes, *, where: str = "policy") -> AcceptancePolicy:
+def parse_policy(data: bytes, *, where: str = "policy", models: Iterable[ModelPath] | None = None) -> AcceptancePolicy:
     """Reads a policy file; missing keys keep their defaults.
 
+    Args:
+        data: the file's bytes.
+        where: its name, for errors.
+        models: what the device follows; a table for any other model is then an error, since a name that is mistyped would
+            leave the model that was meant without its stricter reactions.
+
     Raises:
-        UsageError: not TOML, an unknown key, or a value outside its list (``policy_file``).
+        UsageError: not TOML, an unknown key, or a value outside its list (``policy_file``); the key is named.
     """
     try:
         if len(data) > MAX_POLICY_BYTES:
             raise FormatError("policy file too long", code="policy_file", expected=f"at most {MAX_POLICY_BYTES} bytes")
-        fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=("schema", "audit"))
+        fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=("schema", "audit", "reactions", "models"))
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
-        known = ("policies", "minimum_tier", "verdicts", "unsafe_accept_waived")
-        audit = fields.fields("audit", known=known) if "audit" in fields else Fields({}, where=f"{where}.audit")
-        return _read_audit(audit)
+        return _read_policy(fields, models=models)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"not a TOML file: {e}", code="policy_file", where=where) from e
     except FormatError as e:
@@ -81,12 +116,36 @@ def parse_policy(data: bytes, *, where: str = "policy") -> AcceptancePolicy:
             where=e.where or where,
             expected=e.expected,
             actual=e.actual,
-            hint="the default policy lies in the device's folder after `sealift device init`",
+            hint="the default policy lies in the device's folder after `sealift device init`; docs/policy.md explains it",
         ) from e
 
 
-def check_audit(audit: AuditCustom, policy: AcceptancePolicy) -> None:
-    """What holds for the whole entry: it is active, and its audit policy is one that this device accepts.
+def check_audit(audit: AuditCustom, policy: AcceptancePolicy, *, issued: datetime, now: datetime) -> None:
+    """What holds for the whole entry before an installation: active, of an accepted audit policy, and fresh.
+
+    Args:
+        audit: the entry.
+        policy: what this device accepts.
+        issued: when the audit role that holds the entry was signed (``AgreedRelease.audit_issued``).
+        now: trusted time.
+
+    Raises:
+        PolicyError: ``withdrawn``, ``policy_not_accepted`` or ``audit_stale``.
+    """
+    check_audit_kind(audit, policy)
+    if now - issued > timedelta(days=policy.max_age_days):
+        raise PolicyError(
+            "the audit role was signed too long ago for this device",
+            code="audit_stale",
+            where="audit role",
+            expected=f"signed at most {policy.max_age_days} days before {format_time(now)}",
+            actual=format_time(issued),
+            hint="the running model stays; ask the security team to sign its role again, and check this device's clock",
+        )
+
+
+def check_audit_kind(audit: AuditCustom, policy: AcceptancePolicy) -> None:
+    """What holds for the entry at any time: it is active, and its audit policy is one that this device accepts.
 
     Raises:
         PolicyError: ``withdrawn`` or ``policy_not_accepted``.
@@ -111,7 +170,7 @@ def check_audit(audit: AuditCustom, policy: AcceptancePolicy) -> None:
 
 
 def check_verdict(entry: VariantVerdict, policy: AcceptancePolicy, *, now: datetime, where: str) -> None:
-    """What holds for one variant: an accepted verdict, of a sufficient tier, not expired.
+    """What holds for one variant before an installation: an accepted verdict, of a sufficient tier, not expired.
 
     Args:
         entry: the audit role's word on the variant's bytes.
@@ -122,6 +181,25 @@ def check_verdict(entry: VariantVerdict, policy: AcceptancePolicy, *, now: datet
     Raises:
         PolicyError: ``verdict_failed``, ``verdict_inconclusive``, ``verdict_waived`` or another verdict by its name,
             ``tier_not_accepted``, ``verdict_expired``.
+    """
+    check_verdict_kind(entry, policy, where=where)
+    if now >= entry.expires:
+        raise PolicyError(
+            "the audit's verdict has expired",
+            code="verdict_expired",
+            where=where,
+            expected=f"before {format_time(entry.expires)}",
+            actual=format_time(now),
+            hint="ask the security team to audit again, and check this device's clock",
+        )
+
+
+def check_verdict_kind(entry: VariantVerdict, policy: AcceptancePolicy, *, where: str) -> None:
+    """What holds for one variant at any time: an accepted verdict, of a sufficient tier.
+
+    Raises:
+        PolicyError: ``verdict_failed``, ``verdict_inconclusive``, ``verdict_waived`` or another verdict by its name,
+            ``tier_not_accepted``.
     """
     accepted = (*policy.verdicts, "WAIVED") if policy.unsafe_accept_waived else policy.verdicts
     if entry.verdict not in accepted:
@@ -140,28 +218,52 @@ def check_verdict(entry: VariantVerdict, policy: AcceptancePolicy, *, now: datet
             expected=f"{policy.minimum_tier} or deeper",
             actual=entry.tier,
         )
-    if now >= entry.expires:
-        raise PolicyError(
-            "the audit's verdict has expired",
-            code="verdict_expired",
-            where=where,
-            expected=f"before {format_time(entry.expires)}",
-            actual=format_time(now),
-            hint="ask the security team to audit again, and check this device's clock",
-        )
 
 
-def _read_audit(fields: Fields) -> AcceptancePolicy:
-    default = AcceptancePolicy()
-    verdicts = fields.items("verdicts", _read_verdict, max_items=8) if "verdicts" in fields else default.verdicts
+def _read_policy(fields: Fields, *, models: Iterable[ModelPath] | None) -> AcceptancePolicy:
+    audit = fields.fields("audit", known=_AUDIT_KEYS) if "audit" in fields else Fields({}, where=fields.where)
+    default, policies = AcceptancePolicy(), audit.mapping("policies", _read_version, max_items=64) if "policies" in audit else {}
+    verdicts = audit.items("verdicts", _read_verdict, max_items=8) if "verdicts" in audit else default.verdicts
     if not verdicts:
-        raise FormatError("no verdict is accepted", code="policy_file", where=f"{fields.where}.verdicts", expected=_ACCEPTABLE)
+        raise FormatError("no verdict is accepted", code="policy_file", where=f"{audit.where}.verdicts", expected=_ACCEPTABLE)
+    reactions = default.reactions
+    if "reactions" in fields:
+        reactions = read_reactions(fields.fields("reactions", known=REACTION_KEYS), base=reactions)
     return AcceptancePolicy(
-        policies=MappingProxyType(fields.mapping("policies", _read_version, max_items=64) if "policies" in fields else {}),
-        minimum_tier=fields.text("minimum_tier", choices=TIERS) if "minimum_tier" in fields else default.minimum_tier,
+        policies=MappingProxyType(policies),
+        minimum_tier=audit.text("minimum_tier", choices=TIERS) if "minimum_tier" in audit else default.minimum_tier,
         verdicts=verdicts,
-        unsafe_accept_waived=fields.boolean("unsafe_accept_waived") if "unsafe_accept_waived" in fields else False,
+        max_age_days=audit.integer("max_age_days", minimum=1, maximum=MAX_AGE_DAYS)
+        if "max_age_days" in audit
+        else default.max_age_days,
+        unsafe_accept_waived=audit.boolean("unsafe_accept_waived") if "unsafe_accept_waived" in audit else False,
+        reactions=reactions,
+        models=MappingProxyType(_read_models(fields, base=reactions, models=models) if "models" in fields else {}),
     )
+
+
+def _read_models(fields: Fields, *, base: Reactions, models: Iterable[ModelPath] | None) -> dict[ModelPath, Reactions]:
+    tables = fields.fields("models")
+    names = tables.keys()
+    if len(names) > _MAX_MODELS:
+        raise FormatError("too many models", code="policy_file", where=tables.where, expected=f"at most {_MAX_MODELS}")
+    followed = None if models is None else set(models)
+    found: dict[ModelPath, Reactions] = {}
+    for name in names:
+        where = f"{tables.where}.{shown(name)}"
+        try:
+            model = ModelPath.parse(name)
+        except FormatError as e:
+            raise FormatError("not the name of a model", code="policy_file", where=where, expected='"LINE/MODEL"') from e
+        if followed is not None and model not in followed:
+            raise FormatError(
+                "a model that this device does not follow",
+                code="policy_file",
+                where=where,
+                expected=" | ".join(sorted(map(str, followed)))[:300],
+            )
+        found[model] = read_reactions(tables.fields(name, known=REACTION_KEYS), base=base)
+    return found
 
 
 def _read_verdict(value: object, where: str) -> str:

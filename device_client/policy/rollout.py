@@ -31,25 +31,26 @@ def is_in_share(device: Digest, manifest: Digest, *, max_percent: int) -> bool:
     return rollout_share(device, manifest) * 100 < max_percent * _WHOLE
 
 
-def check_rollout(rollout: Rollout, *, device: Digest, manifest: Digest, now: datetime) -> None:
+def check_rollout(rollout: Rollout, *, device: Digest, manifest: Digest, now_by_offline_roles: datetime) -> None:
     """The limits that the release role signed.
 
     Args:
         rollout: from the release entry.
         device: fingerprint of the device's key.
         manifest: digest of the manifest.
-        now: trusted time.
+        now_by_offline_roles: ``TrustedTime.now_by_offline_roles()``, the clock and what offline roles prove. Not ``now()``:
+            snapshot and timestamp prove time too, and whoever holds the server's keys could open every release early.
 
     Raises:
         PolicyError: ``rollout_not_yet``, which is an answer and not an alarm.
     """
-    if rollout.not_before is not None and now < rollout.not_before:
+    if rollout.not_before is not None and now_by_offline_roles < rollout.not_before:
         raise PolicyError(
             "the release is not open yet",
             code="rollout_not_yet",
             where="rollout.not_before",
             expected=format_time(rollout.not_before),
-            actual=format_time(now),
+            actual=format_time(now_by_offline_roles),
             hint="nothing to do: the device asks again at its next poll",
         )
     if not is_in_share(device, manifest, max_percent=rollout.max_percent):
@@ -61,3 +62,12 @@ def check_rollout(rollout: Rollout, *, device: Digest, manifest: Digest, now: da
             actual=f"{rollout_share(device, manifest) * 100 / _WHOLE:.2f} %",
             hint="nothing to do: the device takes the release when its share grows",
         )
+
+
+def is_open(rollout: Rollout, *, device: Digest, manifest: Digest, now_by_offline_roles: datetime) -> bool:
+    """True where ``check_rollout`` raises nothing."""
+    try:
+        check_rollout(rollout, device=device, manifest=manifest, now_by_offline_roles=now_by_offline_roles)
+    except PolicyError:
+        return False
+    return True

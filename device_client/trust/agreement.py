@@ -7,7 +7,8 @@ audit team can ship alone; the keys of the server cannot ship at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from tuf.api.metadata import Root, TargetFile, Targets
 
@@ -15,21 +16,49 @@ from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath
 from device_client.errors import TrustError
 from device_client.limits import DEFAULT_LIMITS, Limits
+from device_client.trust.bins import bin_of, check_bin, check_bins
 from device_client.trust.custom import AuditCustom, ReleaseCustom, parse_audit_custom, parse_release_custom
 from device_client.trust.refs import BlobRef
-from device_client.trust.rules import check_contents, check_lifetime, check_separation, delegation_for, epoch_of, expected_pattern
+from device_client.trust.rules import (
+    check_lifetime,
+    check_paths,
+    check_separation,
+    delegation_for,
+    epoch_of,
+    expected_pattern,
+    issued_at,
+    keys_of,
+)
 
 _PROOF = object()
 
 
 @dataclass(frozen=True)
+class LoadedRole:
+    """A verified delegated role of one refresh, with those of its bins that were asked for, by name."""
+
+    signed: Targets
+    bins: Mapping[str, Targets] = field(default_factory=dict)
+
+    def entry(self, target: str) -> TargetFile | None:
+        """What the role, or the one bin that may, lists under ``target``."""
+        name = bin_of(self.signed, target)
+        holder = self.signed if name is None else self.bins.get(name)
+        return None if holder is None else holder.targets.get(target)
+
+
+@dataclass(frozen=True)
 class AgreedRelease:
-    """A manifest that both roles name, with what each says about it. Made by ``check_agreement`` only."""
+    """A manifest that both roles name, with what each says about it. Made by ``check_agreement`` only.
+
+    ``audit_issued``: when the audit role, or the bin of it, was signed.
+    """
 
     path: BundlePath
     manifest: BlobRef
     release: ReleaseCustom
     audit: AuditCustom
+    audit_issued: datetime
     proof: object
 
     def __post_init__(self) -> None:
@@ -38,7 +67,7 @@ class AgreedRelease:
 
 
 def check_agreement(
-    path: BundlePath, *, root: Root, targets: Targets, roles: Mapping[str, Targets], limits: Limits = DEFAULT_LIMITS
+    path: BundlePath, *, root: Root, targets: Targets, roles: Mapping[str, LoadedRole], limits: Limits = DEFAULT_LIMITS
 ) -> AgreedRelease:
     """Returns the manifest that release and audit agree on.
 
@@ -54,7 +83,7 @@ def check_agreement(
         2. Exactly one delegation matches each of the two paths: the pinned role, with its one pattern, terminating.
         3. Keys of release, audit and the online roles are disjoint by decoded value.
         4. Targets and both roles say when they were issued, and live no longer than their cap.
-        5. Both roles list only their own paths and delegate no further.
+        5. Both roles list only their own, well-formed paths, and delegate no further but to bins with their own keys.
         6. The release role lists the release path, and the audit role the audit path.
         7. Each entry's hashes are exactly sha256.
         8. Both entries name the same length and sha256.
@@ -79,8 +108,7 @@ def check_agreement(
     check_lifetime(targets, role="targets")  # 4, 5
     for role in wanted.values():
         if role in roles:
-            check_lifetime(roles[role], role=role)
-            check_contents(roles[role], delegation_for(targets, role))
+            check_role(roles[role], targets, role)
     release = _entry(roles, model.release_role, path.release_target, code="release_entry_missing")  # 6
     audit = _entry(roles, model.audit_role, path.audit_target, code="audit_entry_missing")
     release_ref, audit_ref = _ref(release, limits), _ref(audit, limits)  # 7
@@ -104,7 +132,26 @@ def check_agreement(
             expected=epoch_of(targets, model),
             actual=release_custom.counter.epoch,
         )
-    return AgreedRelease(path, release_ref, release_custom, audit_custom, _PROOF)
+    audit_role = roles[model.audit_role]
+    audit_bin = bin_of(audit_role.signed, path.audit_target)
+    signed = audit_role.signed if audit_bin is None else audit_role.bins[audit_bin]
+    return AgreedRelease(path, release_ref, release_custom, audit_custom, issued_at(signed, where=model.audit_role), _PROOF)
+
+
+def check_role(role: LoadedRole, targets: Targets, name: str) -> None:
+    """Rules 4 and 5 on one role and its loaded bins.
+
+    Raises:
+        TrustError: what ``check_lifetime``, ``check_bins``, ``check_bin`` and ``check_paths`` raise.
+    """
+    delegation = delegation_for(targets, name)
+    check_lifetime(role.signed, role=name)
+    check_bins(role.signed, delegation, keys=keys_of(targets, name))
+    check_paths(role.signed, delegation)
+    for bin_name, signed in role.bins.items():
+        check_lifetime(signed, role=bin_name)
+        check_bin(signed, role.signed, bin_name)
+        check_paths(signed, delegation)
 
 
 def _check_delegation(targets: Targets, target: str, role: str) -> None:
@@ -131,8 +178,8 @@ def _check_delegation(targets: Targets, target: str, role: str) -> None:
         )
 
 
-def _entry(roles: Mapping[str, Targets], role: str, target: str, *, code: str) -> TargetFile:
-    entry = roles[role].targets.get(target) if role in roles else None
+def _entry(roles: Mapping[str, LoadedRole], role: str, target: str, *, code: str) -> TargetFile:
+    entry = roles[role].entry(target) if role in roles else None
     if entry is None:
         raise TrustError(
             f"the role {role} has no entry for this version",

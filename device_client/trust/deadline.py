@@ -20,6 +20,8 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -36,23 +38,8 @@ class Deadline:
 
     def watch(self, pools: urllib3.PoolManager) -> urllib3.PoolManager:
         """Makes every connection that ``pools`` opens from now on one that the deadline can cut; returns ``pools``."""
-        owner = self
-
-        class Plain(HTTPConnection):
-            def _new_conn(self) -> socket.socket:
-                return owner._note(self, super()._new_conn())
-
-        class Secure(HTTPSConnection):
-            def _new_conn(self) -> socket.socket:  # before the handshake, which can trickle too
-                return owner._note(self, super()._new_conn())
-
-        class PlainPool(urllib3.HTTPConnectionPool):
-            ConnectionCls = Plain
-
-        class SecurePool(urllib3.HTTPSConnectionPool):
-            ConnectionCls = Secure
-
-        pools.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+        classes = {"http": partial(_PlainPool, deadline=self), "https": partial(_SecurePool, deadline=self)}
+        pools.pool_classes_by_scheme = classes  # type: ignore[assignment]  # called like the classes themselves
         return pools
 
     @contextmanager
@@ -73,7 +60,8 @@ class Deadline:
                     handle.close()
                 self._handles = []
 
-    def _note(self, connection: HTTPConnection, opened: socket.socket) -> socket.socket:
+    def note(self, connection: HTTPConnection, opened: socket.socket) -> socket.socket:
+        """Watches a connection that was just opened; returns ``opened``."""
         with self._lock:
             self._known.add(connection)
             self._handles.append(_second_handle(opened))
@@ -92,3 +80,29 @@ class Deadline:
 def _second_handle(opened: socket.socket) -> socket.socket:
     """Another handle on the same connection: TLS and the HTTP library move and close the first one without telling us."""
     return socket.socket(fileno=os.dup(opened.fileno()))
+
+
+class _Plain(HTTPConnection):
+    def __init__(self, *args: Any, deadline: Deadline, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline = deadline
+
+    def _new_conn(self) -> socket.socket:
+        return self._deadline.note(self, super()._new_conn())
+
+
+class _Secure(HTTPSConnection):
+    def __init__(self, *args: Any, deadline: Deadline, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline = deadline
+
+    def _new_conn(self) -> socket.socket:  # before the handshake, which can trickle too
+        return self._deadline.note(self, super()._new_conn())
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Secure

@@ -59,6 +59,7 @@ class SealiftFetcher(FetcherInterface):
         response = self._pool.request("GET", url, headers=headers, preload_content=False, redirect=False, decode_content=False)
         try:
             if response.status != 200:
+                self._finish(response)
                 raise DownloadHTTPError(f"status {response.status} for {url}", response.status)
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise DownloadError(f"encoded answer refused for {url}")
@@ -67,3 +68,13 @@ class SealiftFetcher(FetcherInterface):
             response.release_conn()
         finally:
             response.close()
+
+    @staticmethod
+    def _finish(response: urllib3.BaseHTTPResponse) -> None:
+        """Reads the short body of an error, so that the connection serves the next request: every poll begins with a 404."""
+        body = 0
+        while chunk := response.read1(_CHUNK_BYTES):
+            body += len(chunk)
+            if body > _CHUNK_BYTES:
+                return  # and is closed
+        response.release_conn()

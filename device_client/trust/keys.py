@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -106,12 +107,18 @@ def public_value(key: Key) -> bytes:
     """
     if not isinstance(key, SSlibKey):
         raise FormatError("unknown key type", code="key_type", actual=key.keytype, hint="this client is too old for this key type")
+    return _decoded(key.keyid, key.keytype, key.scheme, str(key.keyval["public"]))
+
+
+@lru_cache(maxsize=1024)  # a refresh compares the same few keys many times
+def _decoded(keyid: str, keytype: str, scheme: str, text: str) -> bytes:
+    key = SSlibKey(keyid, keytype, scheme, {"public": text})
     try:
         # securesystemslib offers no public accessor for the decoded key; a test pins this hook
         public = key._crypto_key()
         return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm, SslibFormatError) as e:
-        raise FormatError("undecodable key", code="key_type", where=key.keyid) from e
+        raise FormatError("undecodable key", code="key_type", where=keyid) from e
 
 
 def fingerprint(key: Key) -> Digest:

@@ -1,7 +1,7 @@
-"""Version marks: the highest verified version of every role, remembered outside the disposable TUF cache.
+"""Marks: the highest verified version of every role, and how late it is at least, remembered outside the TUF cache.
 
 A mark is bound to the keys and threshold that signed it, so that TUF's fast-forward recovery (rotating the keys)
-works. Pure: the device's database stores what ``advance`` returns.
+works. Pure: the device stores, twice, what ``advance`` returns.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from device_client.bundle.digest import Digest
 from device_client.bundle.strict_json import canonical_json
 from device_client.errors import TrustError
 from device_client.trust.keys import fingerprint
+from device_client.trust.trusted_time import BootTime, TimeFloor, raised
 
 
 @dataclass(frozen=True, order=True)
@@ -29,9 +30,10 @@ class VersionMark:
 
 @dataclass(frozen=True)
 class Marks:
-    """All marks of one repository, at most one for each role and key set."""
+    """All marks of one repository: at most one version and one time for each role and key set."""
 
     versions: tuple[VersionMark, ...] = ()
+    times: tuple[TimeFloor, ...] = ()
 
 
 def keyset_digest(keys: Iterable[Key], *, threshold: int) -> Digest:
@@ -45,6 +47,8 @@ def advance(remembered: Marks, seen: Iterable[VersionMark]) -> Marks:
     Raises:
         TrustError: ``metadata_rollback`` for a version below its mark, ``equivocation`` for the same version with
             other content.
+
+    Its times stay as they were (``trusted_time.raised``).
     """
     known = {(mark.role, mark.keyset): mark for mark in remembered.versions}
     for mark in seen:
@@ -63,4 +67,17 @@ def advance(remembered: Marks, seen: Iterable[VersionMark]) -> Marks:
                 "two different files carry one version", code="equivocation", where=f"{mark.role} version {mark.version}"
             )
         known[mark.role, mark.keyset] = mark
-    return Marks(tuple(sorted(known.values())))
+    return Marks(tuple(sorted(known.values())), remembered.times)
+
+
+def merged(one: Marks, other: Marks, *, at: BootTime) -> Marks:
+    """Two copies of one memory, of which either may be old: the higher of each mark.
+
+    Where they hold two digests under one version, ``one``'s stays.
+    """
+    known = {(mark.role, mark.keyset): mark for mark in one.versions}
+    for mark in other.versions:
+        mine = known.get((mark.role, mark.keyset))
+        if mine is None or mark.version > mine.version:
+            known[mark.role, mark.keyset] = mark
+    return Marks(tuple(sorted(known.values())), raised(one.times, other.times, at=at))

@@ -6,13 +6,16 @@ metadata objects; does no IO.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from securesystemslib.exceptions import FormatError as SslibFormatError
+from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import KEY_FOR_TYPE_AND_SCHEME, Key
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
-from tuf.api.metadata import DelegatedRole, Metadata, Role, Root, Signed, Targets
+from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Role, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
 from device_client.bundle.fields import Fields
@@ -30,7 +33,9 @@ LIFETIME_CAPS = {
     "release": timedelta(days=90),
     "audit": timedelta(days=30),
 }
+STRONG_HASHES = frozenset({"sha256", "sha512"})
 ONLINE_ROLES = ("snapshot", "timestamp")
+_OWN_PATH = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}/[a-z0-9][a-z0-9._-]{0,63}\.json\Z")  # MODEL/VERSION.json, as in bundle/path.py
 
 
 def parse_role(data: bytes, *, where: str, limits: Limits = DEFAULT_LIMITS) -> Metadata[Any]:
@@ -39,16 +44,49 @@ def parse_role(data: bytes, *, where: str, limits: Limits = DEFAULT_LIMITS) -> M
     Raises:
         FormatError, LimitError: not strict JSON, or not TUF metadata.
     """
-    value = parse_strict(data, max_bytes=limits.max_targets_bytes, where=where, limits=limits)
+    value = read_role(data, where=where, limits=limits)
     try:
-        return Metadata.from_bytes(data)
+        metadata = Metadata.from_bytes(data)
+        is_whole = metadata.signed_bytes == signed_form(value)
     except (DeserializationError, RepositoryError, ValueError) as e:
-        _check_key_types(value, where=where)
+        check_keys_known(value, where=where)
         raise FormatError(f"not TUF metadata: {e}"[:200], code="metadata_syntax", where=where) from e
+    if not is_whole:
+        raise FormatError("python-tuf reads it as something else than it says", code="metadata_syntax", where=where)
+    return metadata
 
 
-def _check_key_types(value: object, *, where: str) -> None:
-    """Says so when a role cannot be read because this client is too old for a key in it (K12)."""
+def signed_form(value: object) -> bytes:
+    """The canonical form of a role's ``signed`` part as the file has it: what its keys signed.
+
+    Not python-tuf's ``signed_bytes``: that is the form of what it understood, and it takes a date in another spelling and drops
+    what it does not know in a timestamp's ``meta``, so that anyone on the way could write there.
+
+    Raises:
+        DeserializationError: no ``signed`` part, or one without a canonical form.
+    """
+    try:
+        form = encode_canonical(value["signed"])  # type: ignore[index]
+    except (KeyError, TypeError, SslibFormatError) as e:
+        raise DeserializationError("no signed part in canonical form") from e
+    return str(form).encode()
+
+
+def read_role(data: bytes, *, where: str, limits: Limits = DEFAULT_LIMITS) -> object:
+    """Role bytes as strict JSON: python-tuf's reader takes the last of two equal keys, and NaN.
+
+    Raises:
+        FormatError, LimitError: two readers could take it differently, or it is beyond its bound.
+    """
+    return parse_strict(data, max_bytes=limits.max_targets_bytes, where=where, limits=limits)
+
+
+def check_keys_known(value: object, *, where: str) -> None:
+    """Says so when a role cannot be read because this client is too old for a key in it (K12).
+
+    Raises:
+        FormatError: ``key_type``.
+    """
     signed = value.get("signed") if isinstance(value, dict) else None
     delegations = signed.get("delegations") if isinstance(signed, dict) else None
     for holder in (signed, delegations):
@@ -65,6 +103,52 @@ def _check_key_types(value: object, *, where: str) -> None:
                 )
 
 
+def check_form(signed: Signed, *, where: str) -> None:
+    """What python-tuf lets pass: ``true`` for a number, and files named by hashes that can be forged.
+
+    Raises:
+        FormatError: ``metadata_syntax``.
+        TrustError: ``hash_weak``.
+    """
+    numbers: list[object] = [signed.version]
+    if isinstance(signed, Root):
+        numbers += [role.threshold for role in signed.roles.values()]
+    if isinstance(signed, Targets):
+        numbers += [entry.length for entry in signed.targets.values()]
+        numbers += _numbers_of(signed.delegations)
+    metas = [signed.snapshot_meta] if isinstance(signed, Timestamp) else []
+    metas += signed.meta.values() if isinstance(signed, Snapshot) else []
+    for meta in metas:
+        numbers += [meta.version, meta.length]
+        check_hashes(meta.hashes or {}, where=where)
+    if any(type(number) is bool for number in numbers):
+        raise FormatError("a truth value in place of a number", code="metadata_syntax", where=where)
+
+
+def _numbers_of(delegations: Delegations | None) -> list[object]:
+    if delegations is None:
+        return []
+    if delegations.succinct_roles is not None:
+        return [delegations.succinct_roles.threshold, delegations.succinct_roles.bit_length]
+    return [role.threshold for role in (delegations.roles or {}).values()]
+
+
+def check_hashes(hashes: Mapping[str, str], *, where: str) -> None:
+    """Where hashes name a file, one of them is such that nobody can make a second file of it; python-tuf checks them all.
+
+    Raises:
+        TrustError: ``hash_weak``.
+    """
+    if hashes and not STRONG_HASHES & set(hashes):
+        raise TrustError(
+            "named by weak hashes only",
+            code="hash_weak",
+            where=where,
+            expected=" or ".join(sorted(STRONG_HASHES)),
+            actual=ascii(", ".join(sorted(hashes)))[:80],
+        )
+
+
 def issued_at(signed: Signed, *, where: str) -> datetime:
     """When the role was signed, from its own ``issued`` field.
 
@@ -78,6 +162,18 @@ def issued_at(signed: Signed, *, where: str) -> datetime:
     if not issued < signed.expires:
         raise TrustError("the role expires before it was issued", code="issued_order", where=where)
     return issued
+
+
+def check_top_level(role: str, signed: Signed) -> None:
+    """What Sealift asks of a top-level role beyond TUF: honest times.
+
+    Targets must say when it was issued; root, snapshot and timestamp may leave it out, and then set no floor for trusted time.
+
+    Raises:
+        TrustError, FormatError: what ``check_lifetime`` and ``issued_at`` raise.
+    """
+    if role == "targets" or "issued" in signed.unrecognized_fields:
+        check_lifetime(signed, role=role)
 
 
 def check_lifetime(signed: Signed, *, role: str) -> None:
@@ -128,7 +224,7 @@ def keys_of(targets: Targets, role: str) -> list[Key]:
     Raises:
         TrustError: ``role_unknown``, or ``metadata_invalid`` when targets names a key that it does not hold.
     """
-    return _keys(targets, delegation_for(targets, role), where=role)
+    return keys_named(targets, delegation_for(targets, role), where=role)
 
 
 def keys_of_top_level(root: Root, role: str) -> list[Key]:
@@ -137,10 +233,15 @@ def keys_of_top_level(root: Root, role: str) -> list[Key]:
     Raises:
         TrustError: ``metadata_invalid`` when root names a key that it does not hold.
     """
-    return _keys(root, root.get_delegated_role(role), where=role)
+    return keys_named(root, root.get_delegated_role(role), where=role)
 
 
-def _keys(delegator: Root | Targets, role: Role, *, where: str) -> list[Key]:
+def keys_named(delegator: Root | Targets, role: Role, *, where: str) -> list[Key]:
+    """The public keys that ``delegator`` names for ``role``.
+
+    Raises:
+        TrustError: ``metadata_invalid`` when it names one that it does not hold.
+    """
     try:
         return [delegator.get_key(keyid) for keyid in role.keyids]
     except ValueError as e:
@@ -156,11 +257,22 @@ def check_keys_unique(roles: Iterable[tuple[str, Iterable[Key]]]) -> None:
     owners: dict[bytes, str] = {}
     for role, keys in roles:
         for key in keys:
-            owner = owners.setdefault(public_value(key), role)
-            if owner != role or sum(public_value(other) == public_value(key) for other in keys) > 1:
-                raise TrustError(
-                    "one key stands in two places", code="roles_share_keys", where=f"{owner} and {role}", actual=key.keyid
-                )
+            value = public_value(key)
+            if value in owners:
+                where = f"{owners[value]} and {role}"
+                raise TrustError("one key stands in two places", code="roles_share_keys", where=where, actual=key.keyid)
+            owners[value] = role
+
+
+def check_root_keys(root: Root) -> None:
+    """No role of root has one key under two ids, which would count twice towards its threshold (K11).
+
+    Raises:
+        TrustError: ``roles_share_keys``.
+        FormatError: ``key_type``, a key that cannot be decoded.
+    """
+    for role in root.roles:
+        check_keys_unique([(role, keys_of_top_level(root, role))])
 
 
 def check_separation(root: Root, targets: Targets, model: ModelPath) -> None:
@@ -222,17 +334,31 @@ def verify_delegated(
 
 
 def check_contents(signed: Targets, delegation: DelegatedRole) -> None:
-    """A delegated role lists only paths of its pattern and delegates to nobody.
+    """A delegated role lists only well-formed paths of its pattern and delegates to nobody.
 
     Raises:
         TrustError: ``path_outside_role`` or ``delegation_nested``.
     """
     if signed.delegations is not None:
         raise TrustError("a delegated role delegates further", code="delegation_nested", where=delegation.name)
+    check_paths(signed, delegation)
+
+
+def check_paths(signed: Targets, delegation: DelegatedRole) -> None:
+    """Every path is ``<kind>/<line>/<model>/<name>.json`` of the role's own line: what no file system or URL reads otherwise.
+
+    Raises:
+        TrustError: ``path_outside_role``.
+    """
+    own = expected_pattern(delegation.name).removesuffix("*/*")
     for path in signed.targets:
-        if not delegation.is_delegated_path(path):
+        if not path.startswith(own) or not _OWN_PATH.match(path, len(own)) or ".." in path:
             raise TrustError(
-                "the role lists a path that is not its own", code="path_outside_role", where=f"{delegation.name}: {path}"[:200]
+                "the role lists a path that is not its own",
+                code="path_outside_role",
+                where=delegation.name,
+                expected=f"{own}MODEL/VERSION.json",
+                actual=ascii(path)[:200],
             )
 
 

@@ -68,7 +68,7 @@ EXTRAS = {
     "update_server": ("server",),
     "audits": ("device", "audit"),
     "demo": ("all",),
-    "tests": ("dev",),
+    "tests": ("dev", "proofs"),
     "benchmarks": ("dev",),
 }
 

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 
 from tests.architecture.project import ROOT
 
-LOCKS = ("dev.lock", "device.lock")
+LOCKS = ("dev.lock", "device.lock", "proofs.lock")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from device_client.errors import SealiftError
+from device_client.trust.times import utc_now
 from update_server.serve import _bind, _Server
 from update_server.service import Service, open_service
 
@@ -72,9 +74,12 @@ class _InThread(_Server):
 class LoopbackServer:
     """A server over ``data``; ``port`` 0 takes a free one. Stop it, or use it in a ``with`` statement."""
 
-    def __init__(self, data: Path, *, passphrase: bytes, port: int = 0, loopback: bool = True) -> None:
+    def __init__(
+        self, data: Path, *, passphrase: bytes, port: int = 0, loopback: bool = True, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self.gate = Gate()
         self._data = data
+        self._clock = clock
         self._passphrase = passphrase
         self._loopback = loopback
         self._ready = threading.Event()
@@ -105,7 +110,9 @@ class LoopbackServer:
 
     def _run(self) -> None:
         try:
-            with open_service(self._data, loopback=self._loopback, passphrase=lambda _: self._passphrase) as service:
+            with open_service(
+                self._data, loopback=self._loopback, passphrase=lambda _: self._passphrase, clock=self._clock
+            ) as service:
                 self._serve(service)
         except (SealiftError, OSError) as error:
             self._failure = error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from device_client.errors import VerificationError
 from tests.threats.judge import expect_installed, expect_refusal
@@ -15,6 +18,7 @@ from tests.threats.sealed import Sealed, dense, seal
 from tests.threats.town import publish
 from tests.threats.world import World
 from tests.unit.inference import models
+from tests.unit.inference.polyglot import as_ort, polyglot
 
 
 def never(*_: Any, **__: Any) -> Any:
@@ -38,20 +42,43 @@ def foreign_domain() -> onnx.ModelProto:
     return models.model([node], opsets=[helper.make_opsetid("com.example", 1)])
 
 
-MODELS: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
+def external_data_in_a_sparse_tensor() -> onnx.ModelProto:
+    model = models.model([helper.make_node("Mul", ["x", "w"], ["y"])])
+    model.graph.sparse_initializer.append(models.sparse(models.external_tensor(location="identity.pem")))
+    return model
+
+
+def two_weights_of_one_name() -> onnx.ModelProto:
+    """The auditor's reader may look at the one, and the device run the other."""
+    weights = [numpy_helper.from_array(np.full(3, scale, np.float32), "w") for scale in (2.0, 9.0)]
+    return models.model([helper.make_node("Mul", ["x", "w"], ["y"])], initializers=weights)
+
+
+def another_model_in_the_runtimes_own_format() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        ort = as_ort(models.linear(scale=9.0).SerializeToString(), Path(folder))
+    return polyglot(ort=ort, onnx=models.linear(scale=2.0).SerializeToString())
+
+
+MODELS: dict[str, tuple[Callable[[], onnx.ModelProto | bytes], str]] = {
     "external data": (external_data, "model_external_data"),
+    "external data in a sparse tensor": (external_data_in_a_sparse_tensor, "model_external_data"),
+    "two weights of one name": (two_weights_of_one_name, "model_ambiguous"),
+    "another model in the runtime's own format": (another_model_in_the_runtimes_own_format, "model_ortm"),
     "external data in a branch": (external_data_in_a_branch, "model_external_data"),
     "a foreign domain": (foreign_domain, "model_domain"),
 }
 
 
-def hostile(world: World, make: Callable[[], onnx.ModelProto]) -> Sealed:
-    return seal(world.folder / "bundles", version="1.8.0", counter=20, model=make().SerializeToString())
+def hostile(world: World, make: Callable[[], onnx.ModelProto | bytes]) -> Sealed:
+    made = make()
+    data = made if isinstance(made, bytes) else made.SerializeToString()
+    return seal(world.folder / "bundles", version="1.8.0", counter=20, model=data)
 
 
 @pytest.mark.parametrize(("make", "code"), MODELS.values(), ids=MODELS.keys())
 def test_a_hostile_model_that_both_roles_signed_is_refused_before_any_process_loads_it(
-    world: World, make: Callable[[], onnx.ModelProto], code: str
+    world: World, make: Callable[[], onnx.ModelProto | bytes], code: str
 ) -> None:
     before = world.footprint()
     made = hostile(world, make)
@@ -71,7 +98,7 @@ def test_a_hostile_model_that_both_roles_signed_is_refused_before_any_process_lo
 
 @pytest.mark.parametrize(("make", "code"), MODELS.values(), ids=MODELS.keys())
 def test_the_servers_admission_does_not_take_a_hostile_model_although_its_release_is_well_signed(
-    world: World, make: Callable[[], onnx.ModelProto], code: str
+    world: World, make: Callable[[], onnx.ModelProto | bytes], code: str
 ) -> None:
     made = hostile(world, make)
     with pytest.raises(VerificationError) as caught:

@@ -90,7 +90,7 @@ def announce(world: World, meta: dict[str, MetaFile]) -> None:
 ONLINE: dict[str, tuple[Callable[[World], None], str, str]] = {
     "a new timestamp points to an older snapshot": (point_to_an_older_snapshot, "metadata_rollback", "metadata_rollback"),
     "a new snapshot lists an older release role": (list_an_older_release_role, "metadata_rollback", "metadata_rollback"),
-    "a new snapshot stops listing the audit role": (stop_listing_the_audit_role, "metadata_invalid", "audit_entry_missing"),
+    "a new snapshot stops listing the audit role": (stop_listing_the_audit_role, "metadata_invalid", "metadata_rollback"),
 }
 
 

@@ -40,7 +40,7 @@ def test_a_model_that_does_not_reproduce_its_probes_is_refused_once_and_never_tr
     expect_refusal(world, "known_bad", before=before, selftest=never)
     world.server.gate.requests.clear()
     for _ in range(2):
-        expect_refusal(world, "known_bad", before=before, is_repeated=True, selftest=never)
+        expect_refusal(world, "known_bad", before=before, selftest=never)
     assert not any(bad.model.hex in path for path in world.server.gate.requests), "no install loop, and no traffic"
 
     publish_here(world, seal(world.folder / "bundles", version="1.8.1", counter=21, seed=8))

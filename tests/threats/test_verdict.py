@@ -101,9 +101,10 @@ def test_the_running_model_goes_on_when_its_audit_is_withdrawn_and_the_server_is
     world.web.offer(first.bundle.path)
     error = world.refusal()
     assert error.code == "withdrawn"
-    assert [(report["event"], report["code"]) for report in world.reports()[-2:]] == [
-        ("alarm", "withdrawn"),
+    assert [(report["event"], report["code"]) for report in world.reports()[-3:]] == [
         ("refused", "withdrawn"),
+        ("alarm", "withdrawn"),
+        ("awaiting_audit", "audit_entry_missing"),  # the corrected version, which the channel names already
     ]
     assert world.active_version() == "1.0.0"
     assert world.outputs() == outputs

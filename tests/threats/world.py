@@ -18,13 +18,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demo.attacker import WebRoot
+from demo.attacker import StolenKeys, WebRoot
 from demo.attacks import Issue, Stage
 from demo.names import AUDIT, FIRST_COUNTER
 from device_client.bundle.digest import Digest
@@ -38,6 +38,7 @@ from device_client.trust.custom import VariantVerdict
 from device_client.trust.dsse import verify_envelope
 from device_client.trust.refs import BlobRef
 from device_client.trust.times import utc_now
+from device_client.trust.trusted_time import BootTime, boot_time
 from tests.threats.loopback import LoopbackServer
 from tests.threats.sealed import Sealed
 from tests.threats.town import PASSPHRASE, THE_MODEL, Town
@@ -66,42 +67,83 @@ class Footprint:
 
 
 class World:
-    """A copy of the town in ``folder``, with its server running."""
+    """A copy of the town in ``folder``, with its server running.
+
+    Attributes:
+        keys: every signer by role, as the key holders have them now; a rotation replaces them here.
+        later: how far the world is from the real date; ``pass_time`` moves it, and server and device see it.
+        wrong_clock: what the device's wall clock shows instead of the true time.
+    """
 
     def __init__(self, town: Town, folder: Path) -> None:
         self.town = town
         self.folder = folder
         self.data = folder / "server"
+        self.keys = dict(town.keys.by_role)
+        self.later = timedelta(0)
+        self.wrong_clock: datetime | None = None
+        self._boot = boot_time()
+        self._booted = timedelta(0)
         for name in ("server", "device"):
             shutil.copytree(town.folder / name, folder / name)
-        self.server = LoopbackServer(self.data, passphrase=PASSPHRASE)
+        self.server = LoopbackServer(self.data, passphrase=PASSPHRASE, clock=self.true_time)
         config = folder / "device" / "device.toml"
         config.write_text(config.read_text().replace(town.url, self.server.url))
         self.device: Device = open_device(folder / "device")
-        self.web = WebRoot(self.data, town.keys)
-        self.stage = Stage(self.web, town.keys, folder / "reissued", town.second.folder, FIRST_COUNTER + 2)
+        self.web = WebRoot(self.data, StolenKeys(self.keys))
+        self.stage = Stage(self.web, StolenKeys(self.keys), folder / "reissued", town.second.folder, FIRST_COUNTER + 2)
 
     def close(self) -> None:
         self.server.stop()
 
     def restart_server(self) -> None:
         """The same server at the same address, after it was stopped."""
-        self.server = LoopbackServer(self.data, passphrase=PASSPHRASE, port=self.server.port)
+        self.server = LoopbackServer(self.data, passphrase=PASSPHRASE, port=self.server.port, clock=self.true_time)
+
+    # Time.
+
+    def true_time(self) -> datetime:
+        """What an honest clock shows."""
+        return utc_now() + self.later
+
+    def clock(self) -> datetime:
+        """The device's wall clock."""
+        return self.wrong_clock or self.true_time()
+
+    def uptime(self) -> BootTime:
+        """The device's boot clock."""
+        return BootTime(self._boot.boot, boot_time().seconds + (self.later - self._booted).total_seconds())
+
+    def pass_time(self, *, days: float) -> None:
+        """Time goes on for everybody; the device stays switched on."""
+        self.later += timedelta(days=days)
+
+    def reboot(self, *, name: str) -> None:
+        """The device is switched off and on; its boot clock begins anew, near zero."""
+        self._boot = BootTime(name, 0.0)
+        self._booted = self.later + timedelta(seconds=boot_time().seconds)
 
     # The device.
+
+    def ask(self, url: str) -> None:
+        """The device asks another address: a gateway that is in the attacker's hands."""
+        config = self.device.folder.path / "device.toml"
+        config.write_text(config.read_text().replace(self.device.config.server, url))
+        self.reopen()
 
     def reopen(self) -> None:
         """Reads the device's folder again, after its configuration was changed."""
         self.device = open_device(self.device.folder.path)
 
     def poll(self, **arguments: Any) -> PollResult:
-        return poll(self.device, THE_MODEL, **arguments)
+        return poll(self.device, THE_MODEL, **{"clock": self.clock, "uptime": self.uptime} | arguments)
 
     def refusal(self, **arguments: Any) -> SealiftError:
         """Polls and returns the error that it must end with."""
         try:
             result = self.poll(**arguments)
         except SealiftError as error:
+            _forget_frames(error)
             return error
         raise AssertionError(f"not refused: {result}")
 
@@ -147,6 +189,14 @@ class World:
     def marks(self) -> dict[tuple[str, str], int]:
         """The version mark of each role and set of keys."""
         return {(role, keyset): version for role, keyset, version in self.rows("SELECT role, keyset, version FROM marks")}
+
+    def alarms(self) -> list[str]:
+        """Codes of the alarms that hold now."""
+        return [code for (code,) in self.rows("SELECT code FROM alarms ORDER BY code")]
+
+    def told(self) -> list[tuple[str, str | None]]:
+        """Event and code of everything that the server was told, oldest first."""
+        return [(report["event"], report["code"]) for report in self.reports()]
 
     def last_entry(self) -> tuple[str, str | None, str | None]:
         """Event, code and version of the newest line of the journal."""
@@ -203,6 +253,15 @@ class World:
         return tuple(
             (path.name, _sha256(path), path.stat().st_ino, path.stat().st_mtime_ns) for path in paths if path.exists()
         )  # fmt: skip
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Lets go of what the frames of an error hold, connections above all, while the test goes on with the error."""
+    seen: set[int] = set()  # a cause may have been raised while its own consequence was handled
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.with_traceback(None)
+        error = error.__cause__ or error.__context__
 
 
 def _sha256(path: Path) -> str:

@@ -10,8 +10,9 @@ import pytest
 
 from device_client.bundle import Digest, ModelPath
 from device_client.errors import SealiftError, StateError, UsageError
+from device_client.install.config import check_server_url, parse_config
 from device_client.install.facts import read_cpu_features, read_facts
-from device_client.install.folder import Device, DeviceFolder, check_server_url, init_device, open_device, parse_config
+from device_client.install.folder import Device, DeviceFolder, init_device, open_device
 from device_client.install.identity import load_identity
 from device_client.trust.dsse import verify_envelope
 from tests.simulator import RepositorySimulator
@@ -47,6 +48,7 @@ def test_a_new_device_is_complete_private_and_can_be_opened(tmp_path: Path) -> N
         "policy.toml": 0o600,
         "identity.pem": 0o600,
         "state.db": 0o600,
+        "marks.json": 0o600,
         "blobs": 0o700,
         "tuf": 0o700,
         "empty": 0o555,
@@ -75,6 +77,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no models": ({"models": ()}, "device_models"),
     "a model twice": ({"models": (OCR, OCR)}, "device_models"),
     "a wrong policy": ({"policy": b"schema = 9"}, "policy_file"),
+    "a policy for a model that is not followed": (
+        {"policy": b'schema = 1\n[models."digits/mlp"]\nwithdrawn = "stop"'},
+        "policy_file",
+    ),
 }
 
 
@@ -110,6 +116,10 @@ DAMAGED: dict[str, tuple[Any, str]] = {
     "no root": (lambda f: f.root.unlink(), "state_missing"),
     "an unknown key": (lambda f: replace(f.config, f.config.read_bytes() + b"\nauto_trust = true\n"), "device_config"),
     "a config that is not TOML": (lambda f: replace(f.config, b"server = "), "device_config"),
+    "a policy for another model": (
+        lambda f: replace(f.policy, b'schema = 1\n[models."digits/mlp"]\nwithdrawn = "stop"'),
+        "policy_file",
+    ),
     "an unknown policy key": (lambda f: replace(f.policy, b"schema = 1\naccept = 'all'\n"), "policy_file"),
     "a key that others can read": (lambda f: f.identity.chmod(0o644), "identity_exposed"),
     "a key that is none": (lambda f: replace(f.identity, b"-----BEGIN NONSENSE-----"), "identity_damaged"),

@@ -310,6 +310,9 @@ def test_a_withdrawal_of_the_running_model_is_noticed_even_when_nothing_is_offer
     world.sim.publish(AUDIT)
     world.server.offered = "1.0.0"
     assert world.refusal().code == "seq_rollback"
+    world.audit_entry(made, seq=9)
+    world.sim.publish(AUDIT)
+    assert world.refusal().code == "withdrawn", "the seq that withdrew it does not restore it"
     world.audit_entry(made, seq=10)
     world.sim.publish(AUDIT)
     assert world.poll().result == "current"

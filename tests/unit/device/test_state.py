@@ -17,11 +17,14 @@ from device_client.errors import StateError
 from device_client.install.database import create_database
 from device_client.install.machine import State
 from device_client.install.state import MAX_JOURNAL_ROWS, Deployment, DeviceState, JournalEntry, Progress, open_state
+from device_client.install.state_schema import ADDED_IN_2, USER_VERSION
 from device_client.trust.marks import Marks, VersionMark
+from device_client.trust.trusted_time import BootTime, TimeFloor
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 OCR = ModelPath("digits", "ocr")
 A, B = Digest.of(b"a"), Digest.of(b"b")
+AT = BootTime("boot-1", 1000.0)
 
 
 @pytest.fixture
@@ -82,14 +85,51 @@ def test_counters_floors_seqs_and_marks_never_come_down(path: Path) -> None:
             state.remember_seq(OCR, A, 2)
             state.remember_withdrawal(OCR, B, [A], 9)
             state.remember_withdrawal(OCR, B, [A], 3)
-            state.remember_marks(Marks((VersionMark("snapshot", 5, A, A),)))
-            state.remember_marks(Marks((VersionMark("snapshot", 4, B, A), VersionMark("snapshot", 1, B, B))))
-            state.remember_marks(Marks(()))
+            state.remember_marks(Marks((VersionMark("snapshot", 5, A, A),)), at=AT)
+            state.remember_marks(Marks((VersionMark("snapshot", 4, B, A), VersionMark("snapshot", 1, B, B))), at=AT)
+            state.remember_marks(Marks(()), at=AT)
         memory = state.memory(OCR)
         assert (memory.counter, memory.manifest, memory.floor) == (Counter(0, 5), A, Counter(0, 4))
         assert memory.seqs == {A: 7, B: 9}
         assert (memory.withdrawn, memory.withdrawn_variants) == ({B: 9}, {A: 9})
         assert {(mark.version, mark.keyset) for mark in state.marks().versions} == {(5, A), (1, B)}
+
+
+def readings(state: DeviceState, at: BootTime) -> dict[str, datetime]:
+    return {floor.role: floor.reading(at) for floor in state.marks().times}
+
+
+def test_times_never_read_earlier_and_go_on_across_boots(path: Path) -> None:
+    first = TimeFloor("targets", A, NOW, "boot-1", 1000.0)
+    with open_state(path) as state:
+        with state.transaction():
+            state.remember_marks(Marks(times=(first,)), at=AT)
+        with state.transaction():
+            state.remember_marks(Marks(times=(TimeFloor("targets", A, NOW - timedelta(days=1), "boot-1", 900.0),)), at=AT)
+        assert readings(state, AT) == {"targets": NOW}
+        later = BootTime("boot-1", 1000.0 + 3600.75)
+        with state.transaction():
+            state.remember_marks(Marks(), at=later)
+        assert readings(state, later) == {"targets": NOW + timedelta(seconds=3600.75)}, "exactly as before"
+        next_boot = BootTime("boot-2", 5.0)
+        assert readings(state, next_boot) == {"targets": NOW + timedelta(seconds=3605)}, "the hour of the boot before counts"
+
+
+def test_a_state_of_format_1_is_brought_to_format_2_with_all_it_holds(path: Path) -> None:
+    with open_state(path) as state:
+        activate(state, 1, floor=1)
+        activate(state, 2, manifest=B)
+        before = state.remembered()
+    run_sql(path, *(f"DROP TABLE {name}" for name in ADDED_IN_2), "PRAGMA user_version = 1")
+    with open_state(path) as state:
+        assert state.remembered() == before
+        assert state.active(OCR) == deployment(2, manifest=B)
+        assert state._db.row("PRAGMA user_version")[0] == USER_VERSION == 2
+
+
+def test_a_planted_table_is_not_carried_over_from_format_1(path: Path) -> None:
+    run_sql(path, *(f"DROP TABLE {name}" for name in ADDED_IN_2), "PRAGMA user_version = 1", "CREATE TABLE evil (x)")
+    assert code(path) == "state_schema"
 
 
 def test_report_counters_are_used_once_and_reports_wait_until_removed(path: Path) -> None:
@@ -173,7 +213,7 @@ def run_sql(path: Path, *statements: str) -> None:
 
 
 def test_a_state_of_a_newer_client_is_refused_and_left_alone(path: Path) -> None:
-    run_sql(path, "PRAGMA user_version = 2")
+    run_sql(path, "PRAGMA user_version = 3")
     before = path.read_bytes()
     assert code(path) == "state_newer"
     assert path.read_bytes() == before

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tuf.api.exceptions import DownloadError
+from tuf.ngclient import FetcherInterface
 
 from device_client.bundle import (
     Budget,
@@ -32,7 +34,8 @@ from device_client.bundle import (
 )
 from device_client.errors import SealiftError
 from device_client.inference.golden import GoldenProbes, encode_golden
-from device_client.install.folder import Device, init_device
+from device_client.inference.model import open_model
+from device_client.install.folder import Device, init_device, open_device
 from device_client.install.http import Answer, HttpClient, LostConnectionError, ServerRefusalError
 from device_client.install.poll import PollResult, poll
 from device_client.install.selftest import SelfTestReport, run_selftest
@@ -41,6 +44,8 @@ from device_client.trust.channel import Channel
 from device_client.trust.custom import AuditCustom, PolicyRef, ReleaseCustom, Rollout, VariantVerdict
 from device_client.trust.dsse import verify_envelope
 from device_client.trust.refs import BlobRef
+from device_client.trust.times import format_time, parse_time
+from device_client.trust.trusted_time import BootTime
 from tests.simulator import AUDIT, LINE, MODEL, NOW, RELEASE, RepositorySimulator
 from tests.unit.inference import models
 
@@ -182,6 +187,13 @@ def payload_of(envelope: bytes) -> dict[str, Any]:
     return found
 
 
+class Unreachable(FetcherInterface):
+    """No network."""
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        raise DownloadError(url)
+
+
 class World:
     """A device in ``folder``, enrolled at a fake server over a simulated repository."""
 
@@ -196,6 +208,11 @@ class World:
             server=self.server.base_url,
             models=(THE_MODEL,),
         )
+        self.boot = BootTime("boot-1", 1000.0)
+        self.enroll()
+
+    def enroll(self) -> None:
+        """As the server's answer to `device enroll` would be stored."""
         with self.state() as state, state.transaction():
             state.set_enrolment("token", "accepted")
 
@@ -205,8 +222,43 @@ class World:
     def clock(self) -> datetime:
         return self.now
 
+    def uptime(self) -> BootTime:
+        return self.boot
+
     def poll(self, *, selftest: Callable[..., SelfTestReport] = run_selftest) -> PollResult:
-        return poll(self.device, THE_MODEL, clock=self.clock, http=self.server, fetcher=self.sim, selftest=selftest)
+        fetcher = Unreachable() if self.server.is_down else self.sim
+        return poll(
+            self.device, THE_MODEL, clock=self.clock, uptime=self.uptime, http=self.server, fetcher=fetcher, selftest=selftest
+        )
+
+    def set_policy(self, text: str) -> None:
+        """Replaces policy.toml, as the device's owner would."""
+        self.device.folder.policy.write_text(f"schema = 1\n{text}\n")
+        self.device = open_device(self.device.folder.path)
+
+    def pass_days(self, days: int = 1) -> None:
+        """Time goes by, and the teams renew their roles."""
+        self.now += timedelta(days=days)
+        self.sim.now = self.now
+        for signed in (self.sim.targets, self.sim.snapshot, self.sim.timestamp, *self.sim.delegated.values()):
+            issued = parse_time(signed.unrecognized_fields["issued"], "simulator")
+            signed.expires = self.now + (signed.expires - issued)
+            signed.unrecognized_fields["issued"] = format_time(self.now)
+        self.sim.publish("targets", *self.sim.delegated)
+
+    def running(self) -> float:
+        """What the installed model does to 1.0: its scale."""
+        with open_model(self.device.folder, THE_MODEL) as model:
+            return float(model.run({"x": X[:1] * 0 + np.float32(1)})["y"][0, 0])
+
+    def device_journal(self) -> str:
+        """When the newest line of the journal was written."""
+        with self.state() as state:
+            return format_time(state.journal(limit=1)[0].at)
+
+    def events(self) -> list[tuple[str, str | None]]:
+        """Event and code of each report, oldest first."""
+        return [(report["event"], report["code"]) for report in self.reports()]
 
     def refusal(self, **kwargs: Any) -> SealiftError:
         """Polls and returns the error that it must end with."""
@@ -270,6 +322,10 @@ class World:
         self.publish(made)
         assert self.poll().result == "installed"
         return made
+
+    def reports(self) -> list[dict[str, Any]]:
+        """All that reached the server, oldest first, unverified."""
+        return [payload_of(envelope) for envelope in self.server.reports]
 
     def last_report(self) -> dict[str, Any]:
         """The newest report that reached the server, after checking its signature."""

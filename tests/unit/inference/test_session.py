@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import onnx
 import pytest
 
 from device_client.errors import FormatError, PolicyError, UsageError, VerificationError
+from device_client.inference import session
 from device_client.inference.runtime import import_runtime
 from device_client.inference.session import check_inputs, open_session
 from device_client.inference.walker import ValueSpec, check_model
 from tests.unit.inference import models
+from tests.unit.inference.bare import bare
 
 onnxruntime = import_runtime()  # like everywhere: telemetry off before the first import
 X = np.array([[1.0, 2.0, 3.0]], np.float32)
@@ -58,6 +62,8 @@ def test_format_threads_and_providers_are_fixed(options: dict[str, Any]) -> None
     assert options["sess_options"].get_session_config_entry("session.load_model_format") == "ONNX"
     assert options["sess_options"].intra_op_num_threads == 2
     assert options["sess_options"].inter_op_num_threads == 1
+    assert options["sess_options"].execution_mode == onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    assert options["sess_options"].use_deterministic_compute
     assert options["providers"] == ["CPUExecutionProvider"]
     assert options["enable_fallback"] == 0
     assert options["read_config_from_model"] == 0
@@ -107,17 +113,110 @@ def test_options_in_the_models_metadata_have_no_effect(tmp_path: Any, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
-def test_external_data_that_a_bare_session_follows_never_reaches_ours(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "secret.bin").write_bytes(np.array([5, 6, 7], np.float32).tobytes())
-    node = onnx.helper.make_node("Mul", ["x", "w"], ["y"])
-    data = models.model([node], initializers=[models.external_tensor()]).SerializeToString()
-    unoptimised = onnxruntime.SessionOptions()
-    unoptimised.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    bare = onnxruntime.InferenceSession(data, unoptimised, providers=["CPUExecutionProvider"])
-    np.testing.assert_array_equal(bare.run(None, {"x": X})[0], X * [5, 6, 7])
-    with pytest.raises(VerificationError, match="another file"):
-        open_session(check_model(data))
+def test_with_the_environment_hidden_alone_options_in_metadata_have_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    real = onnxruntime.InferenceSession
+
+    def not_told(data: object, **given: Any) -> Any:
+        del given["read_config_from_model"]
+        return real(data, **given)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", not_told)
+    found = open_session(check_model(configured().SerializeToString()))._runtime.get_session_options()
+    assert (found.intra_op_num_threads, found.enable_profiling) == (1, False)
+
+
+def test_with_the_environment_visible_options_in_metadata_are_refused_and_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Measured: without read_config_from_model=0 the runtime takes them here, although it was given options.
+    monkeypatch.setenv("ORT_LOAD_CONFIG_FROM_MODEL", "1")
+    monkeypatch.setattr(session, "clean_runtime", lambda: nullcontext(onnxruntime))
+    with pytest.raises(FormatError) as caught:
+        open_session(check_model(configured().SerializeToString()))
+    assert caught.value.code == "model_session"
+
+
+def test_options_in_metadata_that_the_bare_runtime_takes_are_those_of_the_environment() -> None:
+    data = configured().SerializeToString()
+    with tempfile.TemporaryDirectory() as cwd:
+        taken = bare(data, cwd=Path(cwd), environment={"ORT_LOAD_CONFIG_FROM_MODEL": "1"}, default_options=True)
+        assert (taken.said["threads"], taken.said["profiling"]) == (7, True)
+        assert list(Path(cwd).iterdir()), "a profile was written"
+    assert bare(data, default_options=True).said["threads"] == 0
+
+
+def test_an_operator_set_that_only_the_environment_allows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.model([scaler()], opsets=[onnx.helper.make_opsetid("ai.onnx.ml", 1)])
+    model.opset_import[0].version = 999
+    data = model.SerializeToString()
+    assert not bare(data).loaded
+    assert bare(data, environment={"ALLOW_RELEASED_ONNX_OPSET_ONLY": "0"}).loaded
+    monkeypatch.setenv("ALLOW_RELEASED_ONNX_OPSET_ONLY", "0")
+    with pytest.raises(FormatError) as caught:
+        open_session(check_model(data, features=("domain:ai.onnx.ml",)))
+    assert caught.value.code == "model_session"
+
+
+def test_a_library_of_operators_that_the_bare_runtime_would_map_is_no_file_of_ours(tmp_path: Path) -> None:
+    """``register_custom_ops_library`` runs a library's constructors; no model names one, and no code of ours calls it."""
+    source = next(Path(np.__file__).parent.rglob("_pcg64*.so"))  # any library will do
+    library = tmp_path / "operators.so"
+    library.write_bytes(source.read_bytes())
+    script = (
+        "import sys, onnxruntime as o\ntry: o.SessionOptions().register_custom_ops_library(sys.argv[1])\n"
+        "except Exception: pass\nprint(sys.argv[1] in open('/proc/self/maps').read())"
+    )
+    environment = {"ORT_DISABLE_TELEMETRY": "1", "LD_BIND_NOW": ""}
+    done = subprocess.run([sys.executable, "-c", script, str(library)], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
+def scaler(domain: str = "ai.onnx.ml") -> onnx.NodeProto:
+    return onnx.helper.make_node("Scaler", ["x"], ["y"], domain=domain, scale=[2.0], offset=[0.0])
+
+
+DOMAINS = (
+    "com.microsoft",
+    "com.microsoft.extensions",
+    "ai.onnx.contrib",
+    "ai.onnx.ml",
+    "ai.onnx.training",
+    "ai.onnx.preview.training",
+)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_an_operator_of_another_domain_is_refused_unless_the_contract_names_it(domain: str) -> None:
+    data = models.model([scaler(domain)], opsets=[onnx.helper.make_opsetid(domain, 1)]).SerializeToString()
+    with pytest.raises(VerificationError) as caught:
+        check_model(data)
+    assert caught.value.code == "model_domain"
+    check_model(data, features=(f"domain:{domain}",))
+
+
+def test_the_domains_that_are_refused_are_ones_that_the_bare_runtime_runs() -> None:
+    for node in (scaler(), onnx.helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")):
+        data = models.model([node], opsets=[onnx.helper.make_opsetid(node.domain, 1)]).SerializeToString()
+        assert bare(data).output is not None
+
+
+def test_a_provider_that_the_bare_runtime_silently_replaces_is_refused() -> None:
+    data = models.linear().SerializeToString()
+    asked = bare(data, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert asked.said["providers"] == ["CPUExecutionProvider"], "asked for one, got another, without an error"
+    with pytest.raises(PolicyError):
+        open_session(check_model(data), providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+
+
+def chatty() -> bytes:
+    """A weight that nothing uses, which the runtime warns about."""
+    weights = [onnx.numpy_helper.from_array(np.ones(3, np.float32), name) for name in ("w", "unused")]
+    return models.model([onnx.helper.make_node("Mul", ["x", "w"], ["y"])], initializers=weights).SerializeToString()
+
+
+def test_the_runtime_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "unused" in bare(chatty(), severity=2).stderr
+    open_session(check_model(chatty()))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("providers", [(), ("CUDAExecutionProvider",), ("CPUExecutionProvider", "Evil")], ids=str)

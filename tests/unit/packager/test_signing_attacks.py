@@ -155,11 +155,23 @@ def test_a_new_root_key_and_a_lower_threshold_are_shown(people: People) -> None:
 
 def test_a_hostile_draft_cannot_write_on_the_terminal(people: People) -> None:
     draft = _stored(people)
-    draft.metadata.signed.targets["release/clinic/x/\x1b[2K\r.json"] = TargetFile(1, {"sha256": "0" * 64}, "x")
+    path = "release/clinic/x/1.json"
+    draft.metadata.signed.targets[path] = TargetFile(1, {"sha256": "0" * 64}, path, {"custom": {"note": "\x1b[2K\r"}})
     people.staging.put_draft(RELEASE, to_bytes(draft.metadata), replace=True)
     again = open_draft(RELEASE, staging=people.staging)
     assert again is not None
+    assert any(path in line for line in again.changes)
     assert all(line.isprintable() for line in again.changes)
+
+
+def test_a_hostile_path_is_refused_and_cannot_write_on_the_terminal_either(people: People) -> None:
+    draft = _stored(people)
+    draft.metadata.signed.targets["release/clinic/x/\x1b[2K\r.json"] = TargetFile(1, {"sha256": "0" * 64}, "x")
+    people.staging.put_draft(RELEASE, to_bytes(draft.metadata), replace=True)
+    with pytest.raises(SealiftError) as refusal:
+        open_draft(RELEASE, staging=people.staging)
+    assert refusal.value.code == "path_outside_role"
+    assert str(refusal.value).isprintable()
 
 
 def _root_document(people: People, draft: Draft) -> Metadata[Root]:

@@ -40,7 +40,18 @@ def audit(
     )
 
 
-def agreed(*, version: str = "1.0.0", counter: int = 1, seq: int = 1, manifest: bytes = b"manifest") -> AgreedRelease:
-    release = ReleaseCustom(Counter(0, counter), Counter(0, 0), BlobRef.of(b"m"), Rollout())
+def agreed(
+    *,
+    version: str = "1.0.0",
+    counter: int = 1,
+    seq: int = 1,
+    manifest: bytes = b"manifest",
+    status: str = "active",
+    variants: dict[Digest, VariantVerdict] | None = None,
+    policy: str = "house",
+    rollout: Rollout | None = None,
+) -> AgreedRelease:
+    release = ReleaseCustom(Counter(0, counter), Counter(0, 0), BlobRef.of(b"m"), rollout or Rollout())
+    entry = audit(seq=seq, counter=counter, status=status, variants=variants, policy=policy)
     path = BundlePath("digits", "ocr", version)
-    return AgreedRelease(path, BlobRef.of(manifest), release, audit(seq=seq, counter=counter), agreement._PROOF)
+    return AgreedRelease(path, BlobRef.of(manifest), release, entry, NOW, agreement._PROOF)

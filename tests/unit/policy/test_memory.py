@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from device_client.bundle import Counter, Digest
 from device_client.errors import SealiftError
-from device_client.policy.memory import Memory, check_memory, check_variant_memory, raised_floor
+from device_client.policy.memory import Memory, check_memory, check_variant_memory, is_withdrawn, raised_floor
 from device_client.trust.agreement import AgreedRelease
 from tests.unit.policy.agreed import MODEL, agreed
 
@@ -55,6 +55,32 @@ def test_withdrawn_bytes_are_refused_in_any_bundle_until_a_higher_seq() -> None:
     with pytest.raises(SealiftError) as caught:
         check_variant_memory(MODEL, agreed(seq=4), memory)
     assert caught.value.code == "withdrawn"
+
+
+WITHDRAWN: dict[str, tuple[Memory, bool]] = {
+    "nothing is remembered": (Memory(), False),
+    "the bundle was withdrawn": (Memory(withdrawn={HERE: 4}, seqs={HERE: 4}), True),
+    "the bundle was withdrawn, and nothing else is known of it": (Memory(withdrawn={HERE: 4}), True),
+    "the bundle was restored": (Memory(withdrawn={HERE: 4}, seqs={HERE: 5}), False),
+    "its bytes were withdrawn in another bundle": (Memory(withdrawn_variants={MODEL: 4}, seqs={HERE: 2}), True),
+    "its bytes were restored in this bundle": (Memory(withdrawn_variants={MODEL: 4}, seqs={HERE: 5}), False),
+    "the bundle was restored before its bytes were withdrawn": (
+        Memory(withdrawn={HERE: 4}, withdrawn_variants={MODEL: 6}, seqs={HERE: 5}),
+        True,
+    ),
+    "another bundle and other bytes were withdrawn": (Memory(withdrawn={OTHER: 4}, withdrawn_variants={OTHER: 4}), False),
+}
+
+
+@pytest.mark.parametrize(("memory", "expected"), WITHDRAWN.values(), ids=WITHDRAWN.keys())
+def test_a_running_bundle_is_withdrawn_with_its_manifest_or_its_bytes_until_restored(memory: Memory, expected: bool) -> None:
+    assert is_withdrawn(HERE, MODEL, memory) is expected
+
+
+def test_a_lower_counter_is_told_before_the_floor() -> None:
+    with pytest.raises(SealiftError) as caught:
+        check_memory(agreed(counter=1), Memory(counter=Counter(0, 3), manifest=OTHER, floor=Counter(0, 2)))
+    assert caught.value.code == "counter_rollback"
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1))

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from device_client.bundle import Digest
 from device_client.errors import PolicyError
-from device_client.policy.rollout import check_rollout, is_in_share, rollout_share
+from device_client.policy.rollout import check_rollout, is_in_share, is_open, rollout_share
 from device_client.trust.custom import Rollout
+from device_client.trust.trusted_time import BootTime, TimeFloor, TrustedTime
 from tests.unit.policy.agreed import NOW
 
 DEVICE, MANIFEST = Digest.of(b"device"), Digest.of(b"manifest")
@@ -40,8 +41,33 @@ def test_shares_are_even_and_differ_between_releases() -> None:
 
 
 def test_a_device_outside_the_share_or_before_the_opening_waits() -> None:
-    check_rollout(Rollout(NOW, 100), device=DEVICE, manifest=MANIFEST, now=NOW)
+    check_rollout(Rollout(NOW, 100), device=DEVICE, manifest=MANIFEST, now_by_offline_roles=NOW)
     for rollout in (Rollout(None, 0), Rollout(NOW + timedelta(seconds=1), 100)):
         with pytest.raises(PolicyError) as caught:
-            check_rollout(rollout, device=DEVICE, manifest=MANIFEST, now=NOW)
+            check_rollout(rollout, device=DEVICE, manifest=MANIFEST, now_by_offline_roles=NOW)
         assert caught.value.code == "rollout_not_yet"
+
+
+def test_a_release_is_open_exactly_where_the_check_lets_it_pass() -> None:
+    assert is_open(Rollout(NOW, 100), device=DEVICE, manifest=MANIFEST, now_by_offline_roles=NOW)
+    assert not is_open(Rollout(NOW + timedelta(seconds=1), 100), device=DEVICE, manifest=MANIFEST, now_by_offline_roles=NOW)
+    assert not is_open(Rollout(NOW, 0), device=DEVICE, manifest=MANIFEST, now_by_offline_roles=NOW)
+
+
+BOOT = BootTime("boot", 100.0)
+
+
+@given(st.sampled_from(["snapshot", "timestamp"]), st.integers(0, 10**7))
+def test_whoever_holds_the_online_keys_cannot_open_a_release_early(role: str, seconds: int) -> None:
+    claimed = TimeFloor(role, Digest.of(b"online keys"), NOW + timedelta(seconds=seconds), BOOT.boot, BOOT.seconds)
+    time = TrustedTime([claimed], clock=lambda: NOW, uptime=lambda: BOOT)
+    rollout = Rollout(NOW + timedelta(seconds=1), 100)
+    assert time.now() >= NOW
+    assert not is_open(rollout, device=DEVICE, manifest=MANIFEST, now_by_offline_roles=time.now_by_offline_roles())
+
+
+@pytest.mark.parametrize("role", ["targets", "release-digits", "audit-digits"])
+def test_a_device_whose_clock_stands_still_opens_a_release_by_what_offline_roles_prove(role: str) -> None:
+    proven = TimeFloor(role, Digest.of(b"offline keys"), NOW, BOOT.boot, BOOT.seconds)
+    time = TrustedTime([proven], clock=lambda: NOW - timedelta(days=20000), uptime=lambda: BOOT)
+    assert is_open(Rollout(NOW, 100), device=DEVICE, manifest=MANIFEST, now_by_offline_roles=time.now_by_offline_roles())

@@ -83,5 +83,5 @@ def test_metadata_with_a_duplicate_key_is_refused_before_it_is_parsed(sim: Repos
 
 
 def test_an_endless_timestamp_is_cut_at_its_cap(sim: RepositorySimulator, tmp_path: Path) -> None:
-    sim.served["timestamp.json"] = b" " * 20_000
+    sim.served["timestamp.json"] = b" " * 70_000
     assert _refused(sim, tmp_path) == "too_large"
