@@ -13,8 +13,10 @@ import click
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
+from device_client.command_options import DigestType, ModelPathType, chosen_model, dir_option, existing_file, followed_model
+from device_client.commands_care import explain, recover, reset, rollback
 from device_client.console import json_option, show, step
-from device_client.errors import FormatError, MissingExtraError, SealiftError, UsageError
+from device_client.errors import MissingExtraError, SealiftError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,50 +30,22 @@ _MAX_POLICY_BYTES = 64 * 1024
 _MAX_ROOT_BYTES = 512_000
 
 
-class _ModelPathType(click.ParamType[ModelPath]):
-    name = "LINE/MODEL"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> ModelPath:
-        try:
-            return ModelPath.parse(str(value))
-        except FormatError as e:
-            self.fail(str(e), param, ctx)
-
-
-class _DigestType(click.ParamType[Digest]):
-    name = "SHA256"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Digest:
-        text = str(value).lower()
-        try:
-            return Digest(text.removeprefix("sha256:"))
-        except FormatError as e:
-            self.fail(str(e), param, ctx)
-
-
-_existing = click.Path(exists=True, dir_okay=False, path_type=Path)
-_dir_option = click.option(
-    "--dir",
-    "path",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="SEALIFT_DEVICE_DIR",
-    required=True,
-    help="The device's folder (or SEALIFT_DEVICE_DIR).",
-)
-
-
 @click.group()
 def device() -> None:
     """Poll, verify, install, run."""
 
 
+for care in (recover, rollback, reset, explain):
+    device.add_command(care)
+
+
 @device.command()
-@_dir_option
-@click.option("--root", type=_existing, required=True, help="The trusted root.json, brought by a person.")
-@click.option("--root-sha256", type=_DigestType(), required=True, help="Its digest, brought on another way.")
+@dir_option
+@click.option("--root", type=existing_file, required=True, help="The trusted root.json, brought by a person.")
+@click.option("--root-sha256", type=DigestType(), required=True, help="Its digest, brought on another way.")
 @click.option("--server", required=True, help="Base URL of the update server.")
-@click.option("--model", "models", type=_ModelPathType(), required=True, multiple=True, help="What to follow; may be repeated.")
-@click.option("--policy", type=_existing, help="Acceptance policy (TOML); the default takes PASSED and WARNED.")
+@click.option("--model", "models", type=ModelPathType(), required=True, multiple=True, help="What to follow; may be repeated.")
+@click.option("--policy", type=existing_file, help="Acceptance policy (TOML); the default takes PASSED and WARNED.")
 @click.option("--unsafe-plain-http", is_flag=True, help="Allow http:// to another machine; exposes the device's token.")
 @json_option
 def init(
@@ -109,7 +83,7 @@ def init(
 
 
 @device.command()
-@_dir_option
+@dir_option
 @json_option
 def enroll(path: Path, *, as_json: bool) -> None:
     """Introduce the device to its server; safe to repeat."""
@@ -122,8 +96,8 @@ def enroll(path: Path, *, as_json: bool) -> None:
 
 
 @device.command()
-@_dir_option
-@click.option("--model", type=_ModelPathType(), help="Only this model; all of the device's otherwise.")
+@dir_option
+@click.option("--model", type=ModelPathType(), help="Only this model; all of the device's otherwise.")
 @json_option
 def poll(path: Path, *, model: ModelPath | None, as_json: bool) -> None:
     """Ask for, check and install the newest release. Exit 1 and a code if it was refused; the old model stays."""
@@ -131,7 +105,7 @@ def poll(path: Path, *, model: ModelPath | None, as_json: bool) -> None:
     from device_client.install.poll import poll as poll_model
 
     opened = open_device(path)
-    models = opened.config.models if model is None else (_followed(model, opened.config.models),)
+    models = opened.config.models if model is None else (followed_model(model, opened.config.models),)
     if len(models) == 1:
         result = poll_model(opened, models[0])
         show(result.to_json(), _poll_line(result.to_json()), as_json=as_json)
@@ -149,7 +123,7 @@ def poll(path: Path, *, model: ModelPath | None, as_json: bool) -> None:
 
 
 @device.command()
-@_dir_option
+@dir_option
 @json_option
 def status(path: Path, *, as_json: bool) -> None:
     """What runs, what is remembered, what waits, and how it is protected."""
@@ -161,10 +135,10 @@ def status(path: Path, *, as_json: bool) -> None:
 
 
 @device.command()
-@_dir_option
-@click.option("--model", type=_ModelPathType(), help="Which model; may be left out where the device has one.")
+@dir_option
+@click.option("--model", type=ModelPathType(), help="Which model; may be left out where the device has one.")
 @click.option(
-    "--input", "input_file", type=_existing, required=True, help=".npz with one array for each input ('x' fits a single one)."
+    "--input", "input_file", type=existing_file, required=True, help=".npz with one array for each input ('x' fits a single one)."
 )
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the outputs to this .npz instead of stdout.")
 @json_option
@@ -174,7 +148,7 @@ def infer(path: Path, *, model: ModelPath | None, input_file: Path, output: Path
     from device_client.install.folder import open_device
 
     opened = open_device(path)
-    wanted = _the_model(model, opened.config.models)
+    wanted = chosen_model(model, opened.config.models)
     inputs = _load_inputs(input_file)
     folder, target = opened.folder.resolved(), None if output is None else output.absolute()
     # The session factory's rule: in an empty working directory, relative names in a model lead nowhere.
@@ -210,26 +184,6 @@ def _poll_line(result: Mapping[str, object]) -> str:
     return (
         f"{result['model']}: {result['version']} ({result['variant']}) {what}, {result['bytes_downloaded']} bytes downloaded{end}"
     )
-
-
-def _followed(model: ModelPath, models: tuple[ModelPath, ...]) -> ModelPath:
-    if model not in models:
-        raise UsageError(
-            "the device does not follow this model",
-            code="model_unknown",
-            expected=", ".join(map(str, models)),
-            actual=model,
-            hint="the list is in device.toml",
-        )
-    return model
-
-
-def _the_model(model: ModelPath | None, models: tuple[ModelPath, ...]) -> ModelPath:
-    if model is not None:
-        return _followed(model, models)
-    if len(models) != 1:
-        raise UsageError("which model?", code="model_unknown", expected=", ".join(map(str, models)), hint="add --model")
-    return models[0]
 
 
 def _load_inputs(path: Path) -> dict[str, Array]:

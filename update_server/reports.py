@@ -36,7 +36,10 @@ STATES = (
     "idle", "check", "offered", "downloading", "verify", "stage", "selftest", "ready", "activate", "probation", "commit",
     "rollback", "report", "safe",
 )  # fmt: skip
-EVENTS = ("installed", "current", "none", "refused", "failed", "rolled_back", "awaiting_audit", "withheld", "alarm")
+EVENTS = (
+    "installed", "activated", "current", "none", "refused", "failed", "deferred", "rolled_back", "awaiting_audit",
+    "withheld", "alarm",
+)  # fmt: skip
 _FIELDS = (
     "schema", "audience", "device_id", "counter", "generation", "created", "model", "state", "event", "code", "detail",
     "active", "target", "floor", "marks",

@@ -10,14 +10,17 @@ from tuf.ngclient import FetcherInterface
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
+from device_client.install.decision import Trace
 from device_client.install.download import download_missing
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
 from device_client.install.ledger import Ledger
+from device_client.install.rollback import Holdings
 from device_client.install.selftest import SelfTestReport
 from device_client.install.state import DeviceState
-from device_client.install.store import BlobStore
+from device_client.install.store import open_store
 from device_client.limits import Limits
+from device_client.policy.memory import Memory, with_running
 from device_client.trust.agreement import AgreedRelease
 from device_client.trust.channel import Channel
 from device_client.trust.marks import Marks
@@ -37,6 +40,7 @@ class Found:
         running_code: why they do not.
         reasons: of withdrawals seen in this poll, by bundle.
         channel: the channel document.
+        channel_blobs: where it is stored.
         newest: what both roles agree on under the channel's ``latest``.
         unaudited: the channel's ``latest``, while only the release role lists it.
         channel_code: why the channel counts for nothing.
@@ -50,6 +54,7 @@ class Found:
     running_code: str | None = None
     reasons: dict[Digest, str] = field(default_factory=dict)
     channel: Channel | None = None
+    channel_blobs: tuple[Digest, ...] = ()
     newest: AgreedRelease | None = None
     unaudited: str | None = None
     channel_code: str | None = None
@@ -97,14 +102,23 @@ class Cycle:
         self.fetcher = fetcher
         self.selftest = selftest
         self.limits = limits
-        self.store = BlobStore(device.folder.blobs, limits=limits)
+        self.store = open_store(device.folder, limits=limits)
         self.ledger = Ledger(device, state, model, clock=self.now)
+        self.holdings = Holdings(device, state, self.store, model, limits)
         self.found = Found()
+        self.trace = Trace()
         self.received = 0
 
     def now(self) -> datetime:
         """Trusted time, as well as it is known at this point."""
         return self.time.now()
+
+    def memory(self) -> Memory:
+        """What is remembered, with the bundle that runs but is not committed yet counted in."""
+        memory, active = self.state.memory(self.model), self.state.active(self.model)
+        if active is None or self.state.probation(self.model) is None:
+            return memory
+        return with_running(memory, counter=active.counter, manifest=active.manifest, version=active.version)
 
     def fetch(self, blobs: Iterable[BlobRef]) -> None:
         """Makes blobs present in the store; counts what was received."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from device_client.errors import StateError
-from device_client.install.state_schema import ADDED_IN_2, APPLICATION_ID, FILLED_IN_2, TABLES, USER_VERSION
+from device_client.install.state_schema import ADDED, APPLICATION_ID, FILLED, TABLES, USER_VERSION
 from device_client.trust.files import sync_folder
 
 Row = tuple[object, ...]
@@ -156,31 +156,33 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             actual=f"format {version}",
             hint="install the newer client again; nothing was changed",
         )
-    if application != APPLICATION_ID or version not in {1, USER_VERSION} or not _has_schema(connection, version):
+    if application != APPLICATION_ID or not 1 <= version <= USER_VERSION or not _has_schema(connection, version):
         raise StateError("not the schema of a device's state", code="state_schema", where=str(path))
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(verdict)[:200])
-    if version == 1:
-        _migrate_to_2(connection)
+    if version < USER_VERSION:
+        _migrate(connection)
 
 
 def _has_schema(connection: sqlite3.Connection, version: int) -> bool:
     # sqlite_% are SQLite's own indexes of primary keys
     rows = connection.execute("SELECT name, type, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite~_%' ESCAPE '~'").fetchall()
-    wanted = {name: ("table", sql) for name, sql in TABLES.items() if version == USER_VERSION or name not in ADDED_IN_2}
+    later = {name for added, names in ADDED.items() if added > version for name in names}
+    wanted = {name: ("table", sql) for name, sql in TABLES.items() if name not in later}
     return {r[0]: (r[1], r[2]) for r in rows} == wanted
 
 
-def _migrate_to_2(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Brings an older format to this one, all of it or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 1:  # else another process was faster
-            for name in ADDED_IN_2:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
+        for step in range(version + 1, USER_VERSION + 1):
+            for name in ADDED[step]:
                 connection.execute(TABLES[name])
-            connection.execute(FILLED_IN_2)
-            connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+            connection.execute(FILLED[step])
+        connection.execute(f"PRAGMA user_version = {USER_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:

@@ -5,19 +5,26 @@ Every method is one transaction, or says that it belongs into its caller's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
 from device_client.errors import SealiftError, SelfTestError, VerificationError
 from device_client.install.folder import Device
-from device_client.install.machine import Event, State, next_state
+from device_client.install.machine import RESTING, Event, State, next_state
 from device_client.install.report import Happening, queue_report
-from device_client.install.state import DeviceState, JournalEntry, Progress
+from device_client.install.state import Deployment, DeviceState, JournalEntry, Progress
 
 FORGIVEN_AFTER = timedelta(days=1)
-_FORGIVEN = ("selftest_memory", "selftest_timeout")  # causes that may lie in the moment, not in the model
+_FORGIVEN = (
+    "selftest_memory",
+    "selftest_timeout",
+    "selftest_loop",
+    "selftest_over_memory",
+    "selftest_slow",
+)  # causes that may lie in the moment, not in the model
 
 
 class Ledger:
@@ -33,9 +40,11 @@ class Ledger:
         self.manifest: Digest | None = None
 
     def begin(self) -> None:
-        """Leaves ``idle``; notes where an earlier poll was interrupted, if one was."""
+        """A poll begins; notes where an earlier one was interrupted, if one was."""
         before = self._state.progress(self._model)
-        if before.state is not State.IDLE:
+        if before.state in RESTING:
+            self.at = before.state
+        else:
             at = f"at {before.state}"
             entry = JournalEntry(self._clock(), str(self._model), "interrupted", version=before.version, detail=at)
             with self._state.transaction():
@@ -44,22 +53,51 @@ class Ledger:
 
     def go(self, event: Event) -> None:
         """Moves to the next state, which is stored before it is acted upon."""
-        self.at = next_state(self.at, event)
         with self._state.transaction():
-            self._store(self._clock())
+            self.step(event, now=self._clock())
 
-    def finish(self, *events: Event, now: datetime) -> None:
-        """The last steps of an activation, in the caller's transaction: told as installed, and idle again."""
-        before = self.at
-        try:
-            for event in events:
-                self.at = next_state(self.at, event)
-            self.note("installed", now)
-            self.at = next_state(self.at, Event.REPORTED)
+    def step(self, *events: Event, now: datetime) -> None:
+        """Moves on, in the caller's transaction; from ``idle`` at once to where the model rests."""
+        for event in events:
+            self.at = next_state(self.at, event)
+        if self.at is State.IDLE:
+            self.rest(now)
+        else:
             self._store(now)
+
+    def rest(self, now: datetime) -> None:
+        """Between two polls: watched, with nothing that may run, or idle. In the caller's transaction."""
+        active = self._state.active(self._model)
+        self.at = State.IDLE
+        if active is not None and self._state.probation(self._model) is not None:
+            self.at = next_state(self.at, Event.WATCH)
+        elif active is None and self._state.held(self._model):
+            self.at = next_state(self.at, Event.NOTHING_LEFT)
+        self._store(now)
+
+    def finish(self, *events: Event, event: str, now: datetime, detail: str | None = None) -> None:
+        """The last steps of an activation or a commit, in the caller's transaction: told as ``event``, and at rest."""
+        with self.resting_at(self.at):
+            for each in events:
+                self.at = next_state(self.at, each)
+            self.note(event, now, detail=detail, is_new=True)
+            if self.at is State.REPORT:
+                self.at = next_state(self.at, Event.REPORTED)
+            self.rest(now)
+
+    @contextmanager
+    def resting_at(self, state: State) -> Iterator[None]:
+        """Begins at ``state``; back to where it was when the transaction around it is undone."""
+        before, self.at = self.at, state
+        try:
+            yield
         except BaseException:
-            self.at = before  # the transaction is rolled back, and this with it
+            self.at = before
             raise
+
+    def about(self, deployment: Deployment) -> None:
+        """What follows is about a bundle that is installed."""
+        self.version, self.manifest = deployment.version, deployment.manifest
 
     def refuse(self, refusal: SealiftError) -> None:
         """Ends the poll: journal, report, and the memory of a failed self-test. Changes nothing else."""
@@ -67,14 +105,17 @@ class Ledger:
         event = "refused" if isinstance(refusal, VerificationError) else "failed"
         if refusal.code == "audit_entry_missing":
             event = "awaiting_audit"
+        elif refusal.code.startswith("deferred_"):
+            event = "deferred"
         with self._state.transaction():
             if isinstance(refusal, SelfTestError) and self.manifest is not None:
                 until = now + FORGIVEN_AFTER if refusal.code in _FORGIVEN else None
                 self._state.remember_bad(self._model, self.manifest, cause=refusal.code, until=until)
+                self._state.forget_tries(self._model, self.manifest)
             self.note(event, now, code=refusal.code, detail=str(refusal))
-            if self.at is not State.IDLE:
+            if self.at not in RESTING:
                 self.at = next_state(next_state(self.at, Event.REFUSED), Event.REPORTED)
-            self._store(now)
+            self.rest(now)
 
     def note(
         self,

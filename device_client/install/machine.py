@@ -1,8 +1,8 @@
 """The states of an installation and every step between them, one line each. Pure: takes a state, returns the next.
 
 ``poll.py`` stores the state that this returns before it acts upon it, so that a power cut leaves a record of what was
-under way. ``docs/device-states.md`` shows this table; a test holds the two together. ``probation``, ``rollback`` and
-``safe`` are words of the protocol that no step leads to yet: a bundle is committed in the transaction that activates it.
+under way. ``docs/device-states.md`` shows this table; a test holds the two together. Between two polls a model rests in ``idle``,
+``probation`` (the active bundle is watched) or ``safe`` (nothing on this device may run); a poll begins from any of them.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Event(enum.StrEnum):
     """What moves it on."""
 
     POLL = "poll"
+    WATCH = "watch"
+    NOTHING_LEFT = "nothing left"
     NOTHING_NEW = "nothing new"
     OFFER = "offer"
     ACCEPTED = "accepted"
@@ -44,7 +46,10 @@ class Event(enum.StrEnum):
     PASSED = "passed"
     ACTIVATING = "activating"
     ACTIVATED = "activated"
+    OBSERVED_GOOD = "observed good"
+    OBSERVED_BAD = "observed bad"
     COMMITTED = "committed"
+    ROLLED_BACK = "rolled back"
     REFUSED = "refused"
     REPORTED = "reported"
     RESTARTED = "restarted"
@@ -67,13 +72,26 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.SELFTEST, Event.REFUSED): State.REPORT,
     (State.READY, Event.ACTIVATING): State.ACTIVATE,
     (State.READY, Event.REFUSED): State.REPORT,
-    (State.ACTIVATE, Event.ACTIVATED): State.COMMIT,
+    (State.ACTIVATE, Event.ACTIVATED): State.PROBATION,
     (State.ACTIVATE, Event.REFUSED): State.REPORT,
+    (State.PROBATION, Event.POLL): State.CHECK,
+    (State.PROBATION, Event.OBSERVED_GOOD): State.COMMIT,
+    (State.PROBATION, Event.OBSERVED_BAD): State.ROLLBACK,
     (State.COMMIT, Event.COMMITTED): State.REPORT,
+    (State.ROLLBACK, Event.ROLLED_BACK): State.REPORT,
+    (State.ROLLBACK, Event.NOTHING_LEFT): State.SAFE,
     (State.REPORT, Event.REPORTED): State.IDLE,
+    (State.IDLE, Event.WATCH): State.PROBATION,
+    (State.IDLE, Event.NOTHING_LEFT): State.SAFE,
+    (State.IDLE, Event.OBSERVED_BAD): State.ROLLBACK,
+    (State.SAFE, Event.POLL): State.CHECK,
 }
 """Every step there is, but for the restart: from any state a new process begins at ``idle``, since all that counts
 (active bundle, marks, counters) changes in one transaction and never in between."""
+
+
+RESTING = (State.IDLE, State.PROBATION, State.SAFE)
+"""Where a model stands between two polls."""
 
 
 def next_state(state: State, event: Event) -> State:

@@ -64,4 +64,5 @@ def _read_channel(cycle: Cycle, trusted: TrustedMetadata) -> Channel | None:
     if ref.length > cycle.limits.max_channel_bytes:
         raise LimitError("channel document too large", code="too_large", where=str(cycle.model), actual=ref.length)
     cycle.fetch([ref])
+    cycle.found.channel_blobs = (ref.digest,)
     return parse_channel(cycle.store.read(ref.digest), limits=cycle.limits)

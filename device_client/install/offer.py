@@ -110,7 +110,7 @@ def check_offered_memory(cycle: Cycle, agreed: AgreedRelease) -> None:
     Raises:
         PolicyError: the code of the rule in ``check_memory``.
     """
-    check_memory(agreed, cycle.state.memory(cycle.model))
+    check_memory(agreed, cycle.memory())
 
 
 def fetch_contract(cycle: Cycle, agreed: AgreedRelease) -> tuple[Manifest, Contract]:

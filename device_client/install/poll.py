@@ -20,6 +20,8 @@ from tuf.ngclient import FetcherInterface
 from device_client.bundle.path import ModelPath
 from device_client.errors import SealiftError, StateError, VerificationError
 from device_client.install.activation import activate
+from device_client.install.collection import collect
+from device_client.install.conditions import check_ready
 from device_client.install.cycle import Cycle
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
@@ -27,6 +29,7 @@ from device_client.install.lock import exclusive
 from device_client.install.machine import Event
 from device_client.install.newest import read_newest
 from device_client.install.offer import agree_on_offer, ask_next, check_offer, check_offered_memory, is_current, stay_current
+from device_client.install.probation import watch
 from device_client.install.recovery import open_memory
 from device_client.install.refresh import look_at_held, refresh, remembered_time
 from device_client.install.report import send_reports
@@ -36,6 +39,7 @@ from device_client.install.state import Deployment
 from device_client.install.trial import try_release
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.times import utc_now
+from device_client.trust.trusted_metadata import TrustedMetadata
 from device_client.trust.trusted_time import BootTime, boot_time
 
 logger = logging.getLogger(__name__)
@@ -136,16 +140,18 @@ def poll(
             _record(cycle, failure)
             raise failure from error
         standing = settle(cycle, None)
+        _keep_decision(cycle, result=result, standing=standing.action.value)
         waiting = send_reports(state, device, way)
         return PollResult(result, model, state.active(model), standing.action.value, cycle.received, report, waiting)
 
 
 def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
     """The main path; returns what was done, and the self-test of what was installed."""
-    # 1. Nobody else is at work here (the lock is held); what an interrupted poll left is cleared.
+    # 1. Nobody else is at work here (the lock is held); what an interrupted poll left is cleared; a bundle on probation is judged.
     _start(cycle)
     # 2. Fresh metadata, at or above everything remembered; from here on the time is what signed roles prove.
     trusted = refresh(cycle)
+    cycle.trace.passed("metadata", "signed metadata is fresh and not older than remembered", measured=_versions(trusted))
     # 3. Withdrawals of what is held here are remembered, whatever the server offers.
     look_at_held(cycle, trusted)
     # 4. The channel says what is newest, and may raise the floor.
@@ -153,39 +159,71 @@ def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
     # 5. The server names a candidate: a hint, nothing more.
     version = ask_next(cycle)
     if version is None:
+        cycle.trace.passed("offer", "the server offers nothing")
         cycle.ledger.go(Event.NOTHING_NEW)
         return "none", None
-    # 6. Both roles name the same bytes for it; neither memory, policy nor the signed rollout speaks against it.
+    # 6. Both roles name the same bytes for it; neither memory, policy, the signed rollout nor the owner's window speaks against it.
+    cycle.trace.passed("offer", "the server names a version", measured=version)
     agreed = agree_on_offer(cycle, trusted, version)
+    cycle.trace.passed(
+        "agreement", "both roles name the same bytes", measured=f"{agreed.manifest.digest}, counter {agreed.release.counter}"
+    )
     active = cycle.state.active(cycle.model)
     if active is not None and is_current(cycle, agreed):
         stay_current(cycle, agreed, active)
+        cycle.trace.passed("current", "it is what runs here")
         cycle.ledger.go(Event.NOTHING_NEW)
         return "current", None
     check_offered_memory(cycle, agreed)
+    cycle.trace.passed("memory", "nothing remembered speaks against it", measured=f"counter {agreed.release.counter}")
     cycle.ledger.go(Event.OFFER)
     check_offer(cycle, agreed)
+    check_ready(cycle, agreed.manifest.digest)
+    cycle.trace.passed("policy", "policy, rollout and maintenance window let this device take it now")
     # 7 to 11. Fetched, verified, walked, staged, and tried in a child with limits.
     tried = try_release(cycle, agreed)
+    cycle.trace.passed("variant", "the first variant that fits this machine and was audited", measured=tried.variant.id)
+    cycle.trace.passed("selftest", "it computes its golden probes within its budget", measured=tried.report.measured_text())
     # 12. It becomes active: one transaction, with its evidence, counter, floor and report.
     activate(cycle, trusted, agreed, tried.variant)
+    minutes = cycle.device.policy.probation.minutes
+    cycle.trace.passed("activated", f"it runs; on probation for {minutes} minutes" if minutes else "it runs and is committed")
+    # 13. What nothing here may need again goes.
+    collect(cycle.device, cycle.state, cycle.store, keep=cycle.found.channel_blobs)
     return "installed", tried.report
+
+
+def _versions(trusted: TrustedMetadata) -> str:
+    return f"root {trusted.root.version}, targets {trusted.targets.version}"
 
 
 def _start(cycle: Cycle) -> None:
     cycle.store.sweep()
+    watch(cycle.holdings, cycle.ledger, now=cycle.now(), at=cycle.uptime())
     cycle.ledger.begin()
     token, _ = cycle.state.enrolment()
     if token is None:
         raise StateError("the device is not enrolled", code="not_enrolled", hint="run `sealift device enroll`")
 
 
+def _keep_decision(cycle: Cycle, *, result: str, standing: str) -> None:
+    active = cycle.state.active(cycle.model)
+    running = None if active is None else f"{active.version} ({active.variant})"
+    told = cycle.trace.to_bytes(cycle.model, result=result, now=cycle.now(), running=running, standing=standing)
+    with cycle.state.transaction():
+        cycle.state.set_decision(cycle.model, told)
+
+
 def _record(cycle: Cycle, refusal: SealiftError) -> None:
     """Writes the refusal down, judges what runs, and tells the server; a database that cannot take it must not hide the reason."""
     with contextlib.suppress(StateError):
         cycle.ledger.refuse(refusal)
+        cycle.trace.refused(refusal)
         try:
-            settle(cycle, refusal)
+            standing = settle(cycle, refusal)
+            _keep_decision(
+                cycle, result="deferred" if refusal.code.startswith("deferred_") else "refused", standing=standing.action.value
+            )
         except (VerificationError, StateError) as error:
             logger.warning("the standing of %s could not be judged: %s", cycle.model, error)
         send_reports(cycle.state, cycle.device, cycle.http)

@@ -47,11 +47,23 @@ class SelfTestLimits:
 
 @dataclass(frozen=True)
 class SelfTestReport:
-    """What a passed self-test took: seconds for session and probes, and the child's peak resident memory."""
+    """What a passed self-test took.
+
+    Attributes:
+        seconds: for session and probes.
+        peak_bytes: peak resident memory of the child: interpreter, runtime and model.
+        network: ``none``, or why the child shared this machine's.
+        latency_ms: median time of one inference, in milliseconds.
+    """
 
     seconds: float
     peak_bytes: int
     network: str
+    latency_ms: float = 0.0
+
+    def measured_text(self) -> str:
+        """For people."""
+        return f"{self.latency_ms:.3f} ms for one inference, {self.peak_bytes / MIB:.0f} MiB at most"
 
 
 def run_selftest(
@@ -135,7 +147,9 @@ def _judge(status: int, output: bytes, errors: bytes, *, limits: SelfTestLimits)
     try:
         fields = Fields(parse_strict(output, max_bytes=MAX_OUTPUT_BYTES, where="self-test"), where="self-test")
         if fields.boolean("ok"):
-            return SelfTestReport(fields.number("seconds"), fields.integer("peak_bytes"), fields.text("network"))
+            return SelfTestReport(
+                fields.number("seconds"), fields.integer("peak_bytes"), fields.text("network"), fields.number("latency_ms")
+            )
         code = fields.text("code", choices=_CODES)
         what, where, expected, actual = (fields.text(name, max_chars=2000) for name in ("what", "where", "expected", "actual"))
     except FormatError as e:

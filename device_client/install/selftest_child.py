@@ -12,7 +12,8 @@ import resource
 import signal
 import sys
 import time
-from typing import BinaryIO, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from device_client.bundle.contract import Tolerance, ToleranceKind
 from device_client.bundle.fields import Fields, read_text
@@ -20,10 +21,16 @@ from device_client.bundle.strict_json import canonical_json, parse_strict
 from device_client.errors import FormatError, SealiftError, SelfTestError
 from device_client.inference.golden import compare, parse_golden, record
 from device_client.inference.runtime import import_runtime
-from device_client.inference.session import open_session
+from device_client.inference.session import Session, open_session
 from device_client.inference.walker import check_model
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
 _MAX_HEADER_BYTES = 64 * 1024
+_LATENCY_ROUNDS, _LATENCY_S = 15, 1.0
 _MAX_OUTPUT_BYTES = 64 * 1024
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _MEMORY_SIGNS = ("bad_alloc", "bad allocation", "failed to allocate", "cannot allocate memory", "out of memory")
@@ -54,6 +61,7 @@ def _run(header: Fields, source: BinaryIO) -> dict[str, object]:
             if probes.count != header.integer("probes"):
                 raise FormatError("other number of golden probes", code="golden_count", actual=probes.count)
             compare(probes.expected_for(header.text("variant")), record(session, probes.inputs), _tolerance(header))
+            latency_ms = _median_ms(session, probes.inputs, count=probes.count)
     except SealiftError as error:
         return _failure(error)
     except MemoryError:
@@ -61,8 +69,29 @@ def _run(header: Fields, source: BinaryIO) -> dict[str, object]:
     return {
         "ok": True,
         "seconds": round(time.perf_counter() - begin, 6),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": _peak_bytes(),
+        "latency_ms": round(latency_ms, 6),
     }
+
+
+def _median_ms(session: Session, inputs: Mapping[str, Array], *, count: int) -> float:
+    """Median milliseconds of one inference over all probes, several times each, within a bounded time."""
+    times: list[float] = []
+    end = time.perf_counter() + _LATENCY_S
+    while len(times) < _LATENCY_ROUNDS and (not times or time.perf_counter() < end):
+        begin = time.perf_counter()
+        record(session, inputs)
+        times.append((time.perf_counter() - begin) * 1000 / count)
+    return sorted(times)[len(times) // 2]
+
+
+def _peak_bytes() -> int:
+    """Peak resident bytes of this program alone: what getrusage says also counts the process that started it."""
+    with open("/proc/self/status", "rb") as file:  # noqa: PTH123  # as below
+        for line in file:
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _tolerance(header: Fields) -> Tolerance:

@@ -6,36 +6,25 @@ long as it holds), falling back, stopping, and letting run again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath
-from device_client.bundle.verified import verify_bundle
-from device_client.errors import SealiftError, StateError, VerificationError
+from device_client.errors import SealiftError, VerificationError
 from device_client.install.cycle import Cycle
 from device_client.install.refresh import agree
+from device_client.install.rollback import Target, find_target, go_back
 from device_client.install.state import Deployment
 from device_client.install.state_standing import PATIENCE_KINDS
 from device_client.policy.lag import find_lag
 from device_client.policy.memory import Memory
 from device_client.policy.patience import DayCount, counted
 from device_client.policy.reactions import Reaction, Reactions
-from device_client.policy.rollback import HeldBundle, choose_fallback
 from device_client.policy.standing import Action, Alarm, Situation, Standing, judge
+from device_client.trust.agreement import AgreedRelease
 from device_client.trust.rules import LIFETIME_CAPS
 
 _CHANNEL = "channel"
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """A held bundle that may run instead, as it was installed."""
-
-    deployment: Deployment
-    seq: int
-    alarms: tuple[Alarm, ...]
 
 
 def settle(cycle: Cycle, refusal: SealiftError | None) -> Standing:
@@ -62,8 +51,9 @@ def settle(cycle: Cycle, refusal: SealiftError | None) -> Standing:
         _keep_proofs(cycle)
         _tell_alarms(cycle, standing, active, refusal, now=now)
         if standing.action is Action.FALL_BACK and fallback is not None:
-            _fall_back(cycle, fallback, now=now)
+            _fall_back(cycle, fallback, active, now=now)
         _stop_or_run(cycle, standing, reactions, now=now)
+        cycle.ledger.rest(now)
     return standing
 
 
@@ -74,56 +64,17 @@ def is_withdrawn(running: Deployment, memory: Memory) -> bool:
     return any(seq is not None and acted_upon <= seq for seq in seqs)
 
 
-def find_fallback(cycle: Cycle, running: Deployment) -> Fallback | None:
-    """The newest held bundle that may run instead; None where nothing is known afresh, or nothing may.
-
-    The rules:
-        1. Both roles still name it, in the metadata of this poll.
-        2. It did not fail here.
-        3. Memory, floor, withdrawals and policy let it run again (``policy/rollback.py``).
-        4. Its blobs are all in the store, and are what their digests say.
-    """
-    found = {held.manifest: (held, deployment) for held, deployment in _held(cycle)}  # 1, 2
-    memory, policy = cycle.state.memory(cycle.model), cycle.device.policy
-    while True:
-        bundles = [held for held, _ in found.values()]
-        choice = choose_fallback(bundles, running=running.manifest, memory=memory, policy=policy, now=cycle.now())  # 3
-        if choice is None:
-            return None
-        held, alarms = choice
-        _, deployment = found.pop(held.manifest)
-        if _is_whole(cycle, held, deployment):  # 4
-            seq = held.audit.seq
-            return Fallback(deployment, seq, alarms)
-
-
-def _held(cycle: Cycle) -> Iterator[tuple[HeldBundle, Deployment]]:
+def find_fallback(cycle: Cycle, running: Deployment) -> Target | None:
+    """The newest held bundle that may run instead (``rollback.find_target``), with what this poll knows both roles say now."""
     trusted = cycle.found.trusted
-    for deployment in cycle.state.held(cycle.model) if trusted is not None else ():
-        path = BundlePath(cycle.model.line, cycle.model.model, deployment.version)
-        if cycle.state.known_bad(cycle.model, deployment.manifest, now=cycle.now()) is not None or trusted is None:
-            continue
+
+    def listed(path: BundlePath) -> AgreedRelease | None:
         try:
-            listed = agree(cycle, trusted, path)
+            return None if trusted is None else agree(cycle, trusted, path)
         except VerificationError:
-            continue
-        held = HeldBundle(path, deployment.manifest, deployment.counter, deployment.variant_digest, listed.audit, listed)
-        yield held, deployment
+            return None
 
-
-def _is_whole(cycle: Cycle, held: HeldBundle, deployment: Deployment) -> bool:
-    try:
-        bundle = verify_bundle(
-            cycle.store,
-            held.manifest,
-            path=held.path,
-            counter=held.counter,
-            variants=(deployment.variant,),
-            limits=cycle.limits,
-        )
-    except (VerificationError, StateError):
-        return False
-    return bundle.contract.variant(deployment.variant).model.digest == deployment.variant_digest
+    return find_target(cycle.holdings, running=running.manifest, now=cycle.now(), listed=listed)
 
 
 # Day counts.
@@ -210,15 +161,10 @@ def _detail(alarm: Alarm, reasons: dict[Digest, str], active: Deployment | None)
     return alarm.detail if not reason else f"{alarm.detail}; reason: {reason}"
 
 
-def _fall_back(cycle: Cycle, fallback: Fallback, *, now: datetime) -> None:
+def _fall_back(cycle: Cycle, fallback: Target, active: Deployment | None, *, now: datetime) -> None:
     """Changes what runs; raises or lowers no counter and no floor."""
-    deployment = fallback.deployment
-    target = (deployment.version, deployment.manifest)
-    cycle.state.fall_back(deployment)
-    cycle.state.remember_seq(cycle.model, deployment.manifest, fallback.seq)
-    cycle.ledger.note("rolled_back", now, code="withdrawn", detail="fell back from a withdrawn bundle", target=target)
-    for alarm in fallback.alarms:
-        cycle.ledger.note("alarm", now, code=alarm.code, detail=alarm.detail, target=target)
+    detail = "fell back from a withdrawn bundle"
+    go_back(cycle.ledger, cycle.holdings, fallback, code="withdrawn", detail=detail, now=now, failed=active)
 
 
 def _stop_or_run(cycle: Cycle, standing: Standing, reactions: Reactions, *, now: datetime) -> None:

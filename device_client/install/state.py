@@ -4,47 +4,33 @@ Holds tokens and marks: one owner, mode 0600. Decides nothing. Read by anyone at
 and opens it by ``recovery.open_memory``, which brings both copies of the memory together first.
 
     with open_state(path) as state, state.transaction():
-        state.activate(deployment, evidence, floor=floor)
+        state.activate(deployment, evidence)
         state.add_report(counter, envelope)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
 from device_client.errors import StateError
-from device_client.install.database import Database, Row, open_database
+from device_client.install.database import Database, open_database
 from device_client.install.machine import State
-from device_client.install.rows import read_counter, read_digest, read_integer, read_text, read_time
-from device_client.install.state_memory import MemoryTables
+from device_client.install.rows import read_integer, read_text, read_time
+from device_client.install.state_deployments import Deployment, DeploymentTables
+from device_client.install.state_probation import ProbationTables
 from device_client.install.state_standing import StandingTables
 from device_client.trust.times import format_time
 
+__all__ = ["Deployment", "DeviceState", "JournalEntry", "Progress", "open_state"]
+
 MIRROR_NAME = "marks.json"
 MAX_JOURNAL_ROWS = 2000
-_COLUMNS = "version, manifest, variant, variant_digest, epoch, n, seq, installed"
 _NEVER = "1970-01-01T00:00:00Z"
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """A bundle as it was activated here. ``variant_digest`` names the bytes the runtime gets."""
-
-    model: ModelPath
-    version: str
-    manifest: Digest
-    variant: str
-    variant_digest: Digest
-    counter: Counter
-    seq: int
-    installed: datetime
 
 
 @dataclass(frozen=True)
@@ -78,7 +64,7 @@ def open_state(path: Path) -> DeviceState:
     return DeviceState(Database(open_database(path), path), path.with_name(MIRROR_NAME))
 
 
-class DeviceState(MemoryTables, StandingTables):
+class DeviceState(DeploymentTables, ProbationTables, StandingTables):
     """The open state; close it, or use it in a ``with`` statement. Changes need ``transaction()``."""
 
     def close(self) -> None:
@@ -108,71 +94,6 @@ class DeviceState(MemoryTables, StandingTables):
             str(manifest),
             cause,
             None if until is None else format_time(until),
-        )
-
-    # What runs.
-
-    def active(self, model: ModelPath) -> Deployment | None:
-        """The active deployment of a model."""
-        return self._active("deployment", model)
-
-    def previous(self, model: ModelPath) -> Deployment | None:
-        """The deployment that was active before."""
-        return self._active("previous", model)
-
-    def held(self, model: ModelPath) -> list[Deployment]:
-        """The bundles that were ever active here, each as it was activated last, newest first. Their blobs may be gone."""
-        rows = self._db.rows(
-            f"SELECT {_COLUMNS} FROM deployments WHERE id IN"  # noqa: S608  # our words
-            " (SELECT max(id) FROM deployments WHERE model = ? GROUP BY manifest) ORDER BY id DESC",
-            str(model),
-        )
-        return [_deployment(model, row) for row in rows]
-
-    def evidence(self, model: ModelPath) -> dict[str, bytes]:
-        """The signed files that the active deployment rests on."""
-        rows = self._db.rows(
-            "SELECT name, data FROM evidence JOIN active ON active.deployment = evidence.deployment WHERE active.model = ?",
-            str(model),
-        )
-        return {str(name): data for name, data in rows if isinstance(data, bytes)}
-
-    def activate(self, deployment: Deployment, evidence: Mapping[str, bytes], *, floor: Counter) -> None:
-        """Makes a deployment the active one, with its evidence, counter, floor and audit ``seq``. Call in a transaction."""
-        model, counter = str(deployment.model), deployment.counter
-        identifier = self._db.change(
-            "INSERT INTO deployments (model, version, manifest, variant, variant_digest, epoch, n, seq, installed)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            model,
-            deployment.version,
-            str(deployment.manifest),
-            deployment.variant,
-            str(deployment.variant_digest),
-            counter.epoch,
-            counter.n,
-            deployment.seq,
-            format_time(deployment.installed),
-        )
-        for name, data in evidence.items():
-            self._db.change("INSERT INTO evidence (deployment, name, data) VALUES (?, ?, ?)", identifier, name, data)
-        self._db.change(
-            "INSERT INTO active (model, deployment) VALUES (?, ?) ON CONFLICT (model) DO UPDATE"
-            " SET previous = active.deployment, deployment = excluded.deployment",
-            model,
-            identifier,
-        )
-        self.raise_counter(deployment.model, counter, deployment.manifest)
-        self.remember_name(deployment.model, deployment.version, deployment.manifest)
-        self.raise_floor(deployment.model, floor)
-        self.remember_seq(deployment.model, deployment.manifest, deployment.seq)
-
-    def fall_back(self, target: Deployment) -> None:
-        """Makes a held bundle the active one again; touches no counter and no floor. Call in a transaction."""
-        (row,) = self._db.rows(
-            "SELECT max(id) FROM deployments WHERE model = ? AND manifest = ?", str(target.model), str(target.manifest)
-        )
-        self._db.change(
-            "UPDATE active SET previous = deployment, deployment = ? WHERE model = ?", read_integer(row[0]), str(target.model)
         )
 
     # What is under way, and what is told.
@@ -257,25 +178,3 @@ class DeviceState(MemoryTables, StandingTables):
             if rows
             else None
         )
-
-    def _active(self, column: str, model: ModelPath) -> Deployment | None:
-        rows = self._db.rows(
-            f"SELECT {_COLUMNS} FROM deployments JOIN active ON active.{column} = deployments.id"  # noqa: S608  # our words
-            " WHERE active.model = ?",
-            str(model),
-        )
-        return _deployment(model, rows[0]) if rows else None
-
-
-def _deployment(model: ModelPath, row: Row) -> Deployment:
-    version, manifest, variant, digest, epoch, n, seq, installed = row
-    return Deployment(
-        model=model,
-        version=str(version),
-        manifest=read_digest(manifest),
-        variant=str(variant),
-        variant_digest=read_digest(digest),
-        counter=read_counter(epoch, n),
-        seq=read_integer(seq),
-        installed=read_time(installed),
-    )

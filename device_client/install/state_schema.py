@@ -1,13 +1,13 @@
 """The exact schema of the device's database. A file with any other is refused, never repaired or migrated by guess.
 
 ``user_version`` counts formats. A newer client migrates an older file in one transaction; an older client refuses a
-newer file (F09: a downgrade must not lower what is remembered). Format 2 added ``ADDED_IN_2``.
+newer file (F09: a downgrade must not lower what is remembered). ``ADDED`` says what each format brought.
 """
 
 from __future__ import annotations
 
 APPLICATION_ID = 0x5EA11F7D
-USER_VERSION = 2
+USER_VERSION = 3
 
 TABLES: dict[str, str] = {
     # One row: this device. `report_counter` is the last one used.
@@ -136,6 +136,50 @@ TABLES: dict[str, str] = {
     model TEXT PRIMARY KEY,
     until TEXT NOT NULL
 ) STRICT""",
+    # Deployments that were observed good here: what a device may go back to.
+    "commits": """CREATE TABLE commits (
+    deployment INTEGER PRIMARY KEY REFERENCES deployments (id)
+) STRICT""",
+    # The bundle that came with the device: never collected, the last one to go back to.
+    "factory": """CREATE TABLE factory (
+    model TEXT PRIMARY KEY,
+    deployment INTEGER NOT NULL REFERENCES deployments (id)
+) STRICT""",
+    # The active bundle while it is watched, with what was counted. `elapsed_s` is uptime by second `seconds` of boot `boot`.
+    "probation": """CREATE TABLE probation (
+    model TEXT PRIMARY KEY,
+    deployment INTEGER NOT NULL REFERENCES deployments (id),
+    boot TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    elapsed_s REAL NOT NULL CHECK (elapsed_s >= 0),
+    boots INTEGER NOT NULL CHECK (boots >= 0),
+    runs INTEGER NOT NULL CHECK (runs >= 0),
+    failures INTEGER NOT NULL CHECK (failures >= 0),
+    non_finite INTEGER NOT NULL CHECK (non_finite >= 0),
+    crashes INTEGER NOT NULL CHECK (crashes >= 0),
+    votes_good INTEGER NOT NULL CHECK (votes_good >= 0),
+    votes_bad INTEGER NOT NULL CHECK (votes_bad >= 0)
+) STRICT""",
+    # Self-tests that were begun and did not end: a model that takes the machine down with it is not tried for ever.
+    "tries": """CREATE TABLE tries (
+    model TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    tries INTEGER NOT NULL CHECK (tries >= 0),
+    PRIMARY KEY (model, manifest)
+) STRICT""",
+    # The release that this device wants and does not take yet, with the uptime that it has been waiting.
+    "waiting": """CREATE TABLE waiting (
+    model TEXT PRIMARY KEY,
+    manifest TEXT NOT NULL,
+    boot TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    elapsed_s REAL NOT NULL CHECK (elapsed_s >= 0)
+) STRICT""",
+    # The last decision about a model, as JSON, for people.
+    "decisions": """CREATE TABLE decisions (
+    model TEXT PRIMARY KEY,
+    data BLOB NOT NULL
+) STRICT""",
     # What is under way; the state is stored before it is acted upon.
     "progress": """CREATE TABLE progress (
     model TEXT PRIMARY KEY,
@@ -161,5 +205,12 @@ TABLES: dict[str, str] = {
 ) STRICT""",
 }
 
-ADDED_IN_2 = ("times", "names", "patience", "stopped", "alarms", "proofs")
-FILLED_IN_2 = "INSERT OR IGNORE INTO names SELECT model, version, manifest FROM deployments ORDER BY id"
+ADDED: dict[int, tuple[str, ...]] = {
+    2: ("times", "names", "patience", "stopped", "alarms", "proofs"),
+    3: ("commits", "factory", "probation", "tries", "waiting", "decisions"),
+}
+FILLED: dict[int, str] = {
+    2: "INSERT OR IGNORE INTO names SELECT model, version, manifest FROM deployments ORDER BY id",
+    # Before format 3 a bundle was committed in the transaction that activated it.
+    3: "INSERT INTO commits SELECT id FROM deployments",
+}

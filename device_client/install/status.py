@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime
 
 from device_client.bundle.path import ModelPath
@@ -55,6 +56,11 @@ def status_text(status: Mapping[str, object]) -> str:
         lines.append(
             f"{name}: {running}, state {found['state']}, floor {found['floor'] or 'none'}{' WITHDRAWN' * found['withdrawn']}"
         )
+        if found["probation"]:
+            seen = found["probation"]
+            lines.append(f"{name}: on probation, {seen['elapsed_s'] / 60:.0f} minutes and {seen['runs']} runs observed so far")
+        if found["state"] == "safe":
+            lines.append(f"{name}: SAFE: nothing on this device may run; it keeps polling")
         stopped, days = found["stopped"], found["days"]
         if stopped:
             lines.append(f"{name}: STOPPED by policy since {stopped['since']}: {stopped['code']}")
@@ -73,9 +79,12 @@ def status_text(status: Mapping[str, object]) -> str:
 
 def _model(state: DeviceState, model: ModelPath) -> dict[str, object]:
     active, memory, stop = state.active(model), state.memory(model), state.stopped(model)
+    watched, factory = state.probation(model), state.factory(model)
     return {
         "active": _deployment(active),
         "previous": _deployment(state.previous(model)),
+        "factory": _deployment(factory),
+        "probation": None if watched is None else asdict(watched.seen),
         "state": state.progress(model).state.value,
         "counter": str(memory.counter) if memory.counter else None,
         "floor": str(memory.floor) if memory.floor else None,

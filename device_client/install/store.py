@@ -25,6 +25,7 @@ from typing import BinaryIO
 
 from device_client.bundle.digest import Digest
 from device_client.errors import IntegrityError, LimitError, StateError
+from device_client.install.folder import DeviceFolder
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.files import sync_folder
 
@@ -160,6 +161,15 @@ class BlobStore:
         with self.writer(digest, len(data)) as out:
             out.write(data)
 
+    def remove(self, digest: Digest) -> None:
+        """Removes a blob; nothing if it is not there."""
+        self._path(digest).unlink(missing_ok=True)
+
+    def digests(self) -> set[Digest]:
+        """What is stored, by name; nothing is read."""
+        names = (path.name for path in self._folder.iterdir()) if self._folder.is_dir() else ()
+        return {Digest(name) for name in names if len(name) == 64}
+
     def sweep(self) -> int:
         """Removes what interrupted writes left; returns how many. Only under the lock: a live writer looks the same."""
         removed = 0
@@ -170,6 +180,11 @@ class BlobStore:
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.hex
+
+
+def open_store(folder: DeviceFolder, *, limits: Limits = DEFAULT_LIMITS) -> BlobStore:
+    """The store of a device's folder."""
+    return BlobStore(folder.blobs, limits=limits)
 
 
 def digest_mismatch(expected: Digest, actual: Digest, *, where: str) -> IntegrityError:

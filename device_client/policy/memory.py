@@ -7,7 +7,7 @@ ever reset: a wiped cache, a re-keyed role or a new enrolment lowers nothing (DE
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
@@ -38,6 +38,20 @@ class Memory:
     seqs: Mapping[Digest, int] = field(default_factory=dict)
     withdrawn: Mapping[Digest, int] = field(default_factory=dict)
     withdrawn_variants: Mapping[Digest, int] = field(default_factory=dict)
+
+
+def with_running(memory: Memory, *, counter: Counter, manifest: Digest, version: str) -> Memory:
+    """The memory as it would be if the bundle that runs were committed: nothing below it is taken while it is watched.
+
+    Should it be rolled back, the device's memory is the old one again.
+    """
+    is_newest = memory.counter is None or counter > memory.counter
+    return replace(
+        memory,
+        counter=counter if is_newest else memory.counter,
+        manifest=manifest if is_newest else memory.manifest,
+        versions={**memory.versions, version: manifest},
+    )
 
 
 def check_memory(agreed: AgreedRelease, memory: Memory) -> None:

@@ -18,6 +18,8 @@ from types import MappingProxyType
 from device_client.bundle.fields import Fields, shown
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, PolicyError, UsageError
+from device_client.policy.local import INSTALL_KEYS, InstallPolicy, read_install_policy
+from device_client.policy.probation import PROBATION_KEYS, ProbationRules, read_probation
 from device_client.policy.reactions import REACTION_KEYS, Reactions, read_reactions
 from device_client.trust.custom import TIERS, AuditCustom, VariantVerdict
 from device_client.trust.rules import LIFETIME_CAPS
@@ -28,6 +30,7 @@ MAX_POLICY_BYTES = 64 * 1024
 MAX_AGE_DAYS = LIFETIME_CAPS["audit"].days  # beyond it an audit role has expired anyway
 _MAX_MODELS = 64
 _ACCEPTABLE = ("PASSED", "WARNED")  # FAILED and INCONCLUSIVE are never accepted; WAIVED has its own, unsafe, key
+_TABLES = ("schema", "audit", "reactions", "probation", "install", "models")
 _AUDIT_KEYS = ("policies", "minimum_tier", "verdicts", "max_age_days", "unsafe_accept_waived")
 DEFAULT_POLICY_TEXT = """\
 # What this device accepts, and what it does when something speaks against the running model. docs/policy.md explains every
@@ -51,6 +54,21 @@ behind_days = 14               # 1 to 90
 max_hold_days = 7              # 1 to 30
 unsafe_keep_withdrawn = false  # true: a withdrawn model goes on running although another one could
 
+[probation]                    # a new bundle is watched, and committed only when it was observed to be good
+minutes = 10                   # of uptime without a fault; 0 commits right after the self-test
+min_runs = 0                   # inferences that it must have answered
+max_hours = 72                 # of uptime; one that did not get there until then is rolled back
+max_failures = 0               # runs that the runtime failed on
+max_crashes = 2                # ends of the process that runs it
+max_boots = 3                  # starts of the machine
+
+[install]                      # when a new release is taken; the running model never waits
+windows = []                   # "HH:MM-HH:MM"; empty: at any time
+local_time = false             # windows by the machine's time zone; false: UTC
+window_days = 14               # days of waiting after which windows no longer count; 0: never
+ready_command = []             # a program that ends with 0 when the device is ready, for example on mains power
+device_class = ""              # the class by which a release may name this device in its latency budget
+
 # [models."digits/ocr"]        # keys of [reactions] for one model, in place of those above
 # withdrawn = "stop"
 """
@@ -68,6 +86,8 @@ class AcceptancePolicy:
         unsafe_accept_waived: also accept WAIVED.
         reactions: what becomes of running models.
         models: reactions of single models, complete, in place of ``reactions``.
+        probation: what a new bundle must show before it is committed.
+        install: when a new release is taken.
     """
 
     policies: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -77,6 +97,8 @@ class AcceptancePolicy:
     unsafe_accept_waived: bool = False
     reactions: Reactions = field(default_factory=Reactions)
     models: Mapping[ModelPath, Reactions] = field(default_factory=lambda: MappingProxyType({}))
+    probation: ProbationRules = field(default_factory=ProbationRules)
+    install: InstallPolicy = field(default_factory=InstallPolicy)
 
     def reactions_for(self, model: ModelPath) -> Reactions:
         """What the owner wants for this model."""
@@ -104,7 +126,7 @@ def parse_policy(data: bytes, *, where: str = "policy", models: Iterable[ModelPa
     try:
         if len(data) > MAX_POLICY_BYTES:
             raise FormatError("policy file too long", code="policy_file", expected=f"at most {MAX_POLICY_BYTES} bytes")
-        fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=("schema", "audit", "reactions", "models"))
+        fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=_TABLES)
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
         return _read_policy(fields, models=models)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
@@ -239,6 +261,8 @@ def _read_policy(fields: Fields, *, models: Iterable[ModelPath] | None) -> Accep
         unsafe_accept_waived=audit.boolean("unsafe_accept_waived") if "unsafe_accept_waived" in audit else False,
         reactions=reactions,
         models=MappingProxyType(_read_models(fields, base=reactions, models=models) if "models" in fields else {}),
+        probation=read_probation(fields.fields("probation", known=PROBATION_KEYS)) if "probation" in fields else default.probation,
+        install=read_install_policy(fields.fields("install", known=INSTALL_KEYS)) if "install" in fields else default.install,
     )
 
 

@@ -72,8 +72,13 @@ def build_town(folder: Path) -> Town:
         old_timestamp = (folder / "server" / "tuf" / "timestamp.json").read_bytes()
         publish(first, url=server.url, tokens=folder / "tokens", keys=keys)
         device = init_device(
-            folder / "device", root=root, root_sha256=Digest.of(root), server=server.url, models=(THE_MODEL,)
-        )  # fmt: skip
+            folder / "device",
+            root=root,
+            root_sha256=Digest.of(root),
+            server=server.url,
+            models=(THE_MODEL,),
+            policy=b"schema = 1\n[probation]\nminutes = 0\n",
+        )
         enroll(device)
         result = poll(device, THE_MODEL)
         if result.result != "installed" or result.reports_waiting:

@@ -24,7 +24,7 @@ def test_a_withdrawn_model_gives_way_to_the_newest_held_one_within_one_poll(worl
     with world.state() as state:
         memory = state.memory(THE_MODEL)
         assert (memory.counter, memory.manifest, memory.floor) == (before.counter, before.manifest, before.floor)
-        assert state.evidence(THE_MODEL)
+        assert state.evidence(state.active(THE_MODEL))
         previous = state.previous(THE_MODEL)
         assert previous is not None
         assert previous.version == "2.0.0"
@@ -122,12 +122,7 @@ BARRED: dict[str, Callable[[World, Bundle, Bundle], Any]] = {
         new, seq=9, status="withdrawn", variants={old.model(): verdict(), new.model(): verdict()}
     ),
     "its verdict is not accepted any more": lambda w, old, _: w.audit_entry(old, variants={old.model(): verdict("FAILED")}, seq=3),
-    "its entry does not cover its bytes any more": lambda w, old, _: w.audit_entry(
-        old, variants={Digest.of(b"other"): verdict()}, seq=3
-    ),
     "an older audit entry is shown": lambda w, old, _: show_older(w, old),
-    "the audit role lists it no longer": unlist_audit,
-    "the release role lists it no longer": unlist_release,
     "its name means other bytes now": name_other_bytes,
     "a blob of it is gone": forget_blob,
     "a blob of it is damaged": damage_blob,
@@ -151,6 +146,40 @@ def test_no_bundle_is_fallen_back_to_when(world: World, bar: Callable[[World, Bu
     assert (active(world), world.running()) == ("2.0.0", 3.0), "it keeps running, and an alarm says so"
     assert ("alarm", "withdrawn") in world.events()
     assert ("rolled_back", "withdrawn") not in world.events()
+
+
+UNLISTED: dict[str, Callable[[World, Bundle, Bundle], Any]] = {
+    "its entry does not cover its bytes any more": lambda w, old, _: w.audit_entry(
+        old, variants={Digest.of(b"other"): verdict()}, seq=3
+    ),
+    "the audit role lists it no longer": unlist_audit,
+    "the release role lists it no longer": unlist_release,
+}
+
+
+@pytest.mark.parametrize("unlist", UNLISTED.values(), ids=UNLISTED.keys())
+def test_a_bundle_is_fallen_back_to_on_its_own_evidence_with_an_alarm_when(
+    world: World, unlist: Callable[[World, Bundle, Bundle], Any]
+) -> None:
+    old, new = install_two(world)
+    unlist(world, old, new)
+    withdraw(world, new)
+    assert world.refusal().code == "withdrawn"
+    assert (active(world), world.running()) == ("1.0.0", 2.0)
+    assert ("alarm", "entry_unlisted") in world.events()
+
+
+def test_evidence_that_was_changed_on_this_disk_bars_falling_back(world: World) -> None:
+    old, new = install_two(world)
+    with world.state() as state, state.transaction():
+        (held,) = [each for each in state.held(THE_MODEL) if each.manifest == old.digest]
+        role = state.evidence(held)[f"{AUDIT}.json"]
+        changed = role.replace(b'"seq":1', b'"seq":7') if b'"seq":1' in role else role.replace(b'"seq": 1', b'"seq": 7')
+        assert changed != role
+        state._db.change("UPDATE evidence SET data = ? WHERE deployment = ? AND name = ?", changed, held.id, f"{AUDIT}.json")
+    withdraw(world, new)
+    world.refusal()
+    assert active(world) == "2.0.0"
 
 
 def test_an_expired_verdict_does_not_bar_falling_back_but_is_told(world: World) -> None:

@@ -47,7 +47,7 @@ def test_a_release_is_installed_tested_and_run_and_reported(world: World) -> Non
         active = state.active(THE_MODEL)
         assert active is not None
         assert (active.version, active.manifest, active.variant_digest) == ("1.0.0", made.digest, made.model())
-        assert set(state.evidence(THE_MODEL)) == {"1.root.json", "targets.json", f"{RELEASE}.json", f"{AUDIT}.json"}
+        assert set(state.evidence(state.active(THE_MODEL))) == {"1.root.json", "targets.json", f"{RELEASE}.json", f"{AUDIT}.json"}
         assert state.memory(THE_MODEL).counter == Counter(0, 1)
         assert state.outbox() == []
     report = world.last_report()

@@ -80,4 +80,4 @@ def test_evidence_goes_back_to_the_root_that_was_given(world: World) -> None:
     world.install("1.1.0", counter=2, scale=3.0)
     with world.state() as state:
         assert set(state.roots()) == {1, 2}
-        assert {"1.root.json", "2.root.json"} <= set(state.evidence(THE_MODEL))
+        assert {"1.root.json", "2.root.json"} <= set(state.evidence(state.active(THE_MODEL)))

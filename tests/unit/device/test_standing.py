@@ -83,7 +83,7 @@ def test_an_owner_who_keeps_a_withdrawn_model_says_so_in_every_report(world: Wor
     assert all(report["detail"].startswith("[unsafe_keep_withdrawn] ") for report in world.reports())
 
 
-def test_without_fresh_metadata_nothing_is_fallen_back_to(world: World) -> None:
+def test_a_remembered_withdrawal_is_acted_upon_without_fresh_metadata_by_the_evidence_alone(world: World) -> None:
     install_two(world)
     with world.state() as state, state.transaction():
         found = state.active(THE_MODEL)
@@ -91,7 +91,7 @@ def test_without_fresh_metadata_nothing_is_fallen_back_to(world: World) -> None:
         state.remember_withdrawal(THE_MODEL, found.manifest, [], 9)
     world.server.is_down = True
     world.refusal()
-    assert active(world) == "2.0.0"
+    assert active(world) == "1.0.0"
 
 
 # Expired, behind, withheld: by days.

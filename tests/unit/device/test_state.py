@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from device_client.errors import StateError
 from device_client.install.database import create_database
 from device_client.install.machine import State
 from device_client.install.state import MAX_JOURNAL_ROWS, Deployment, DeviceState, JournalEntry, Progress, open_state
-from device_client.install.state_schema import ADDED_IN_2, USER_VERSION
+from device_client.install.state_schema import ADDED, USER_VERSION
 from device_client.trust.marks import Marks, VersionMark
 from device_client.trust.trusted_time import BootTime, TimeFloor
 
@@ -39,7 +40,9 @@ def deployment(counter: int, *, manifest: Digest = A) -> Deployment:
 
 def activate(state: DeviceState, counter: int, *, manifest: Digest = A, floor: int = 0) -> None:
     with state.transaction():
-        state.activate(deployment(counter, manifest=manifest), {"targets.json": b"{}"}, floor=Counter(0, floor))
+        made = deployment(counter, manifest=manifest)
+        identifier = state.activate(made, {"targets.json": b"{}"})
+        state.commit(replace(made, id=identifier), floor=Counter(0, floor))
 
 
 def code(path: Path) -> str:
@@ -55,7 +58,7 @@ def test_an_activation_is_found_again_with_its_evidence(path: Path) -> None:
     with open_state(path) as state:
         assert state.active(OCR) == deployment(2, manifest=B)
         assert state.previous(OCR) == deployment(1)
-        assert state.evidence(OCR) == {"targets.json": b"{}"}
+        assert state.evidence(state.active(OCR)) == {"targets.json": b"{}"}
         memory = state.memory(OCR)
         assert (memory.counter, memory.manifest, memory.floor) == (Counter(0, 2), B, Counter(0, 1))
         assert memory.versions == {"1.0.0": A, "2.0.0": B}
@@ -65,7 +68,7 @@ def test_an_activation_is_found_again_with_its_evidence(path: Path) -> None:
 def test_a_failed_transaction_leaves_nothing(path: Path) -> None:
     with open_state(path) as state:
         with contextlib.suppress(KeyboardInterrupt), state.transaction():
-            state.activate(deployment(1), {}, floor=Counter(0, 0))
+            state.commit(replace(deployment(1), id=state.activate(deployment(1), {})), floor=Counter(0, 0))
             raise KeyboardInterrupt
         assert state.active(OCR) is None
         assert state.memory(OCR).counter is None
@@ -115,20 +118,28 @@ def test_times_never_read_earlier_and_go_on_across_boots(path: Path) -> None:
         assert readings(state, next_boot) == {"targets": NOW + timedelta(seconds=3605)}, "the hour of the boot before counts"
 
 
-def test_a_state_of_format_1_is_brought_to_format_2_with_all_it_holds(path: Path) -> None:
+def back_to(version: int) -> list[str]:
+    """Statements that make a database of this format one of an older."""
+    later = [name for added, names in ADDED.items() if added > version for name in reversed(names)]
+    return [*(f"DROP TABLE {name}" for name in later), f"PRAGMA user_version = {version}"]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_state_of_format_1_is_brought_to_format_2_with_all_it_holds(path: Path, version: int) -> None:
     with open_state(path) as state:
         activate(state, 1, floor=1)
         activate(state, 2, manifest=B)
         before = state.remembered()
-    run_sql(path, *(f"DROP TABLE {name}" for name in ADDED_IN_2), "PRAGMA user_version = 1")
+    run_sql(path, *back_to(version))
     with open_state(path) as state:
         assert state.remembered() == before
         assert state.active(OCR) == deployment(2, manifest=B)
-        assert state._db.row("PRAGMA user_version")[0] == USER_VERSION == 2
+        assert state.committed(OCR) == {A, B}, "before probation there was, activated meant committed"
+        assert state._db.row("PRAGMA user_version")[0] == USER_VERSION == 3
 
 
 def test_a_planted_table_is_not_carried_over_from_format_1(path: Path) -> None:
-    run_sql(path, *(f"DROP TABLE {name}" for name in ADDED_IN_2), "PRAGMA user_version = 1", "CREATE TABLE evil (x)")
+    run_sql(path, *back_to(1), "CREATE TABLE evil (x)")
     assert code(path) == "state_schema"
 
 
@@ -213,7 +224,7 @@ def run_sql(path: Path, *statements: str) -> None:
 
 
 def test_a_state_of_a_newer_client_is_refused_and_left_alone(path: Path) -> None:
-    run_sql(path, "PRAGMA user_version = 3")
+    run_sql(path, f"PRAGMA user_version = {USER_VERSION + 1}")
     before = path.read_bytes()
     assert code(path) == "state_newer"
     assert path.read_bytes() == before
@@ -297,4 +308,4 @@ def test_a_killed_writer_leaves_every_acknowledged_activation_whole(path: Path) 
         assert active is not None
         assert active.counter.n in {last[0], last[0] + 1}
         assert state.memory(OCR).counter == active.counter
-        assert state.evidence(OCR)
+        assert state.evidence(state.active(OCR))

@@ -52,6 +52,8 @@ from tests.unit.inference import models
 THE_MODEL = ModelPath(LINE, MODEL)
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 ANY = Requires()
+# Committed in the transaction that activates: most tests are about what comes before.
+UNWATCHED = "[probation]\nminutes = 0\n"
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def bundle(
             ),
         ),
         golden=Golden(Digest.of(golden), len(X), (("int8", Tolerance("exact", 0.0)),)),
-        budget=Budget(0.01, 1 << 20, (), 1.0),
+        budget=Budget(0.01, 1 << 30, (), 10.0),
         lineage=Lineage(Digest.of(b"source"), Digest.of(b"recipe")),
     )
     contract = replace(contract, **changes)
@@ -207,6 +209,7 @@ class World:
             root_sha256=Digest.of(self.sim.bootstrap),
             server=self.server.base_url,
             models=(THE_MODEL,),
+            policy=f"schema = 1\n{UNWATCHED}".encode(),
         )
         self.boot = BootTime("boot-1", 1000.0)
         self.enroll()
@@ -233,7 +236,8 @@ class World:
 
     def set_policy(self, text: str) -> None:
         """Replaces policy.toml, as the device's owner would."""
-        self.device.folder.policy.write_text(f"schema = 1\n{text}\n")
+        watched = "" if "[probation]" in text else UNWATCHED
+        self.device.folder.policy.write_text(f"schema = 1\n{text}\n{watched}\n")
         self.device = open_device(self.device.folder.path)
 
     def pass_days(self, days: int = 1) -> None:

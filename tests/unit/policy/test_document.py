@@ -14,12 +14,13 @@ from device_client.policy.policy import DEFAULT_POLICY_TEXT, AcceptancePolicy, p
 DOCUMENT = (Path(__file__).parents[3] / "docs/policy.md").read_text()
 BLOCKS = re.findall(r"^```toml\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| `(.+?)` \| .* \| (.+) \|$", re.MULTILINE)
-DEFAULTS = {key: value for table in ("audit", "reactions") for key, value in tomllib.loads(DEFAULT_POLICY_TEXT)[table].items()}
+TABLES = {name: table for name, table in tomllib.loads(DEFAULT_POLICY_TEXT).items() if isinstance(table, dict)}
+DEFAULTS = {key: value for table in TABLES.values() for key, value in table.items()}
 ROWS = {key: (values, default, weakens) for key, values, default, weakens in ROW.findall(DOCUMENT)}
 
 
 def table_of(key: str) -> str:
-    return "audit" if key in tomllib.loads(DEFAULT_POLICY_TEXT)["audit"] else "reactions"
+    return next(name for name, table in TABLES.items() if key in table)
 
 
 def test_every_key_has_a_row_with_its_default() -> None:
@@ -43,7 +44,7 @@ def test_a_range_in_the_document_is_the_one_that_is_read(key: str, values: str) 
     least, most = map(int, values.split(" to "))
     for value in (least, most):
         parse_policy(f"schema = 1\n[{table_of(key)}]\n{key} = {value}".encode())
-    for value in (least - 1, most + 1):
+    for value in (least - 1, most + 1):  # -1, where 0 is the least
         with pytest.raises(UsageError):
             parse_policy(f"schema = 1\n[{table_of(key)}]\n{key} = {value}".encode())
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from device_client.bundle.path import ModelPath
 from device_client.errors import PolicyError, UsageError
+from device_client.policy.local import INSTALL_KEYS
 from device_client.policy.policy import (
     DEFAULT_POLICY_TEXT,
     MAX_AGE_DAYS,
@@ -20,6 +21,7 @@ from device_client.policy.policy import (
     check_verdict,
     parse_policy,
 )
+from device_client.policy.probation import PROBATION_KEYS
 from device_client.policy.reactions import REACTION_KEYS, Reaction, Reactions
 from device_client.trust.custom import TIERS, VERDICTS, AuditCustom, VariantVerdict
 from device_client.trust.rules import LIFETIME_CAPS
@@ -45,9 +47,11 @@ def test_the_written_default_is_the_default() -> None:
 
 def test_the_written_default_says_every_key() -> None:
     text = tomllib.loads(DEFAULT_POLICY_TEXT)
-    assert set(text) == {"schema", "audit", "reactions"}
+    assert set(text) == {"schema", "audit", "reactions", "probation", "install"}
     assert set(text["audit"]) == {"policies", "minimum_tier", "verdicts", "max_age_days", "unsafe_accept_waived"}
     assert tuple(text["reactions"]) == REACTION_KEYS
+    assert tuple(text["probation"]) == PROBATION_KEYS
+    assert tuple(text["install"]) == INSTALL_KEYS
     with_model = DEFAULT_POLICY_TEXT.replace('# [models."', '[models."').replace('# withdrawn = "stop"', 'withdrawn = "stop"')
     assert parse(with_model).models == {OCR: Reactions(withdrawn=Reaction.STOP)}, "the commented example is a policy too"
 
