@@ -18,7 +18,7 @@ _model_option = click.option("--model", type=ModelPathType(), help="Which model;
 @dir_option
 @json_option
 def recover(path: Path, *, as_json: bool) -> None:
-    """At every start of the machine: verify what is installed, offline; go back where it is not sound. Exit 1 if nothing may run."""
+    """At every start of the machine: verify what is installed, offline; go back if it is not sound. Exit 1 if nothing may run."""
     from device_client.install.boot import recover as recover_device
     from device_client.install.folder import open_device
 

@@ -106,7 +106,7 @@ def _recover(held: Holdings, *, now: datetime, at: BootTime) -> Recovered:
     if fault is None:
         _rest(state, ledger, now=now)
         return Recovered(model, "sound", active)
-    target = find_target(held, running=active.manifest, now=now)
+    target = find_target(held, running=None, now=now)  # what is at fault fails its own checks, whatever name the state gives it
     detail = f"{active.path} cannot run: {fault}"
     with state.transaction(), ledger.resting_at(State.IDLE):
         ledger.about(active)

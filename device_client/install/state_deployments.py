@@ -57,7 +57,7 @@ class DeploymentTables(MemoryTables):
         """The bundles that were ever active here, each as it was activated last, newest first. Their blobs may be gone."""
         rows = self._db.rows(
             f"SELECT {_COLUMNS} FROM deployments WHERE id IN"  # noqa: S608  # our words
-            " (SELECT max(id) FROM deployments WHERE model = ? GROUP BY manifest) ORDER BY id DESC",
+            " (SELECT max(id) FROM deployments WHERE model = ? GROUP BY manifest, version) ORDER BY id DESC",
             str(model),
         )
         return [_deployment(model, row) for row in rows]
