@@ -14,6 +14,7 @@ import click
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
 from device_client.command_options import DigestType, ModelPathType, chosen_model, dir_option, existing_file, followed_model
+from device_client.commands_agent import run
 from device_client.commands_care import explain, recover, reset, rollback
 from device_client.console import json_option, show, step
 from device_client.errors import MissingExtraError, SealiftError, UsageError
@@ -37,6 +38,7 @@ def device() -> None:
 
 for care in (recover, rollback, reset, explain):
     device.add_command(care)
+device.add_command(run)
 
 
 @device.command()

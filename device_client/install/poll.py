@@ -57,6 +57,7 @@ class PollResult:
         bytes_downloaded: of blobs.
         selftest: of a bundle that was installed.
         reports_waiting: for the server to take them.
+        poll_s: when the server wants to be asked again, in seconds; None if it did not say.
     """
 
     result: str
@@ -66,6 +67,7 @@ class PollResult:
     bytes_downloaded: int = 0
     selftest: SelfTestReport | None = None
     reports_waiting: int = 0
+    poll_s: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """The flat form for ``--json``."""
@@ -82,6 +84,7 @@ class PollResult:
             "bytes_downloaded": self.bytes_downloaded,
             "selftest_s": self.selftest.seconds if self.selftest else None,
             "reports_waiting": self.reports_waiting,
+            "poll_s": self.poll_s,
         }
 
 
@@ -142,7 +145,8 @@ def poll(
         standing = settle(cycle, None)
         _keep_decision(cycle, result=result, standing=standing.action.value)
         waiting = send_reports(state, device, way)
-        return PollResult(result, model, state.active(model), standing.action.value, cycle.received, report, waiting)
+        done = (state.active(model), standing.action.value, cycle.received, report, waiting, cycle.found.poll_s)
+        return PollResult(result, model, *done)
 
 
 def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:

@@ -2,12 +2,14 @@
 
 A report is built and put into the outbox in the same transaction as what it reports, so neither exists without the
 other. Sending is at least once; the server drops duplicates by (device, counter). Nothing is dropped here before the
-server has said that it is stored.
+server has said that it is stored, but for what ``outbox.py`` says twice. A report that the server will not take does not hold
+up those behind it.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,10 +17,11 @@ from device_client.bundle.counter import Counter
 from device_client.bundle.fields import Fields
 from device_client.bundle.path import ModelPath
 from device_client.bundle.strict_json import canonical_json, parse_strict
-from device_client.errors import FormatError, SealiftError, TransportError
+from device_client.errors import FormatError, SealiftError
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient, ServerRefusalError
 from device_client.install.machine import State
+from device_client.install.outbox import PAYLOAD_TYPE, superfluous
 from device_client.install.state import Deployment, DeviceState
 from device_client.limits import DEFAULT_LIMITS
 from device_client.trust.dsse import read_unverified_payload
@@ -26,11 +29,12 @@ from device_client.trust.times import format_time
 
 logger = logging.getLogger(__name__)
 
-PAYLOAD_TYPE = "application/vnd.sealift.report.v1+json"
 SCHEMA = 1
 MAX_DETAIL_CHARS = 1024
 MAX_ROLES = 64
 _COUNTER_BEHIND = ("report_counter", "report_conflict")
+_FINAL = frozenset({400, 409, 413, 415, 422, 431})  # about this report, not about the device or the moment
+_MAX_REFUSED = 32  # final refusals in one go; the rest of the queue is then tried from a random place, as often again
 _MAX_COUNTER = 2**52  # a server's word on our counter is believed up to here, so that it cannot use the counter up
 
 
@@ -68,28 +72,38 @@ def queue_report(state: DeviceState, device: Device, model: ModelPath, happening
         "event": happening.event,
         "code": happening.code,
         "detail": detail or None,
-        "active": _running(state.active(model)),
+        **_standing(state, model),
         "target": target,
-        "floor": (state.memory(model).floor or Counter(0, 0)).to_json(),
         "marks": _versions(state),
     }
     state.add_report(counter, device.identity.sign(canonical_json(payload), payload_type=PAYLOAD_TYPE))
+    for said_again in superfluous(state.outbox()):
+        state.remove_report(said_again)
     return counter
 
 
 def send_reports(state: DeviceState, device: Device, http: HttpClient) -> int:
-    """Sends the outbox, oldest first, until it is empty or the server does not take one; never raises for the server.
+    """Sends the outbox, oldest first, until the server takes no more; never raises for the server.
+
+    A report that is refused for what it says (a clock that runs ahead, a server that knows fewer words) stays, and those behind it
+    go on: the next poll tries it again, under a new counter if the server has seen higher ones by then.
 
     Returns:
         How many reports are still waiting.
     """
     token, _ = state.enrolment()
-    for counter, envelope in state.outbox() if token else ():
+    waiting, refused = state.outbox() if token else [], 0
+    while waiting and refused < 2 * _MAX_REFUSED:
+        counter, envelope = waiting.pop(0)
         try:
             _send(state, device, http, counter, envelope, token=token or "")
-        except (TransportError, SealiftError) as error:
+        except SealiftError as error:
             logger.warning("report %d waits: %s", counter, error)
-            break
+            if not isinstance(error, ServerRefusalError) or error.status not in _FINAL:
+                break
+            refused += 1
+            if refused == _MAX_REFUSED and waiting:  # no number of bad ones shuts the good ones out
+                waiting = waiting[random.randrange(len(waiting)) :]  # noqa: S311  # fairness, no secret
     return len(state.outbox())
 
 
@@ -100,6 +114,7 @@ def _send(state: DeviceState, device: Device, http: HttpClient, counter: int, en
         if refusal.code not in _COUNTER_BEHIND:
             raise
         # The server has seen higher counters of this key: this state is an old copy. Tell the same under a new one.
+        # What holds now goes with it: marks from before those that the server has seen would look like a device turned back.
         counter, envelope = _renumber(state, device, counter, envelope, last=_last_counter(refusal))
         http.request("POST", "/v1/devices/me/reports", body=envelope, token=token)
     with state.transaction():
@@ -116,7 +131,10 @@ def _renumber(state: DeviceState, device: Device, counter: int, envelope: bytes,
     with state.transaction():
         state.skip_report_counter(last)
         fresh = state.next_report_counter()
-        signed = device.identity.sign(canonical_json({**value, "counter": fresh}), payload_type=PAYLOAD_TYPE)
+        now_true = {"counter": fresh, "generation": state.generation(), "marks": _versions(state)}
+        if isinstance(value.get("model"), str):
+            now_true |= _standing(state, ModelPath.parse(value["model"]))
+        signed = device.identity.sign(canonical_json({**value, **now_true}), payload_type=PAYLOAD_TYPE)
         state.remove_report(counter)
         state.add_report(fresh, signed)
     return fresh, signed
@@ -124,6 +142,11 @@ def _renumber(state: DeviceState, device: Device, counter: int, envelope: bytes,
 
 def _last_counter(refusal: ServerRefusalError) -> int:
     return Fields(refusal.problem, where="problem").integer("last_counter", maximum=_MAX_COUNTER)
+
+
+def _standing(state: DeviceState, model: ModelPath) -> dict[str, object]:
+    """What holds for a model at this moment, whatever the report is about."""
+    return {"active": _running(state.active(model)), "floor": (state.memory(model).floor or Counter(0, 0)).to_json()}
 
 
 def _running(deployment: Deployment | None) -> dict[str, str] | None:
