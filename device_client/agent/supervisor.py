@@ -31,7 +31,7 @@ from device_client.errors import SealiftError, StateError
 LOCK_NAME = "agent.lock"
 POLL_DEADLINE_S = 6 * 3600
 GRACE_S = 10.0  # between asking a child to end and ending it
-_SLICE_S = 60.0  # poll(2) does not count sleep: after one, the boot clock is looked at this much later at most
+SLICE_S = 60.0  # poll(2) does not count sleep: after one, the boot clock is looked at this much later at most
 _WORKER = "from device_client.agent.worker import main; main()"
 _COMMAND = (
     "from device_client.commands import device; from device_client.console import run_main;"
@@ -67,7 +67,8 @@ class Supervisor:
         notifier: the service manager.
         clock: the boot clock.
         share: randomness in [0, 1).
-        command: makes the command line of a child from a task: ``poll``, ``reports``, ``serve`` or ``recover``.
+        command: makes the command line of a child from a task (``poll``, ``reports``, ``serve`` or ``recover``) and the folder.
+        slice_s: the longest wait before the clock is looked at again.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Supervisor:
         clock: Callable[[], Moment] = read_boot_clock,
         share: Callable[[], float] | None = None,
         command: Callable[[str, str], list[str]] | None = None,
+        slice_s: float = SLICE_S,
     ) -> None:
         self._settings = settings
         self._log = log
@@ -86,6 +88,7 @@ class Supervisor:
         self._clock = clock
         self._share = share or _share
         self._command = command or command_of
+        self._slice_s = slice_s
         self._environment = notify.clean_environment(os.environ)
         self._plan = Plan("", 0.0)
         self._worker: Child | None = None
@@ -145,7 +148,7 @@ class Supervisor:
 
     def _pause_s(self) -> float:
         now = self._clock()
-        pauses = [_SLICE_S]
+        pauses = [self._slice_s]
         if self._notifier.watchdog_s is not None:
             pauses.append(self._notifier.watchdog_s / 2)
         if self._worker is not None or self._recovery is not None:
@@ -269,7 +272,7 @@ class Supervisor:
                 for child in left:
                     self._log.write("killed", child.name, pid=child.pid)
                     child.send(signal.SIGKILL)
-            _wait(wakeup, None, seconds=0.1 if now >= end else min(1.0, end - now))
+            _wait(wakeup, None, seconds=min(0.1, self._slice_s))
         if not self._settings.once:
             self._log.write("stopped")
 
