@@ -2,8 +2,8 @@
 
 The child's standard input is a pipe whose other end only the agent holds. The kernel is asked to send the child's whole process
 group a signal when that end closes (``F_SETOWN``, ``O_ASYNC``): so it ends when the agent dies, however it dies, without a
-thread or library in either. Measured against ``prctl(PR_SET_PDEATHSIG)``: that needs ctypes, 1 MiB more for the agent, and
-spares grandchildren.
+thread or library in either. ``prctl(PR_SET_PDEATHSIG)`` would have to be asked for by every program that is started, or by code
+between fork and exec, and spares grandchildren.
 """
 
 from __future__ import annotations

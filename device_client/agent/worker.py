@@ -85,6 +85,7 @@ def _send_reports(device: Device) -> Outcome:
     from device_client.install.http import HttpClient
     from device_client.install.lock import exclusive
     from device_client.install.recovery import open_memory
+    from device_client.install.refresh import remembered_time
     from device_client.install.report import send_reports
     from device_client.trust.times import utc_now
     from device_client.trust.trusted_time import boot_time
@@ -92,7 +93,8 @@ def _send_reports(device: Device) -> Outcome:
     first = device.config.models[0]
     try:
         with exclusive(device.folder.lock), open_memory(device, first, now=utc_now(), at=boot_time()) as state:
-            waiting = send_reports(state, device, HttpClient(device.config.server))
+            time = remembered_time(device, state, clock=utc_now, uptime=boot_time)
+            waiting = send_reports(state, device, HttpClient(device.config.server), now=time.now())
     except SealiftError as error:
         return Outcome(kind_of(error), (f"reports: {error.code}: {error}",))
     return Outcome(ANSWERED, (f"reports: {waiting} still wait" if waiting else "reports: all taken",))

@@ -18,9 +18,9 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 60.0  # for what must come; nothing here depends on how long it takes
 
-DRIVER = """
+DRIVER = f"""
 import json, os, sys
-sys.path.insert(0, {root!r})
+sys.path.insert(0, {str(ROOT)!r})
 from device_client.agent.clock import Moment, read_boot_clock
 from device_client.agent.log import EventLog
 from device_client.agent.notify import Notifier
@@ -35,7 +35,7 @@ supervisor = Supervisor(
     Settings(spec["folder"], **spec["settings"]), log=EventLog(as_json=True), notifier=Notifier(os.environ, pid=os.getpid()),
     clock=clock, share=lambda: spec["share"], command=command, slice_s=0.05)
 sys.exit(supervisor.run())
-""".format(root=str(ROOT))
+"""
 
 ANSWER = '{"schema": 1, "kind": "answered", "words": ["fine"], "poll_s": 3000, "retry_after_s": null, "reports_waiting": 0}'
 GOOD = f"print('{ANSWER}')"

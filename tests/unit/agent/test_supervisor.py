@@ -218,11 +218,11 @@ def test_the_resident_process_loads_nothing_but_its_own_package_errors_and_the_s
 def _group(group: int) -> list[int]:
     """Living processes of a process group."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and is_alive(int(entry)):
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and is_alive(int(entry.name)):
             try:
-                if os.getpgid(int(entry)) == group:
-                    found.append(int(entry))
+                if os.getpgid(int(entry.name)) == group:
+                    found.append(int(entry.name))
             except ProcessLookupError:
                 continue
     return found
