@@ -64,20 +64,20 @@ def _sync(folder: str) -> None:
 
 
 def _parse(value: object) -> Plan:
-    names = ("boot", "poll_at", "reports_at", "interval_s", "failures", "busy", "report_failures")
+    names = ("boot", "poll_at", "tend_at", "interval_s", "failures", "busy", "tend_failures")
     if not isinstance(value, dict) or set(value) != {"schema", *names} or value["schema"] != SCHEMA:
         raise ValueError("not a plan")
-    boot, reports_at = value["boot"], value["reports_at"]
+    boot, tend_at = value["boot"], value["tend_at"]
     if not isinstance(boot, str):
         raise ValueError("not a boot")  # noqa: TRY004
     return Plan(
         boot=boot,
         poll_at=_number(value["poll_at"]),
-        reports_at=None if reports_at is None else _number(reports_at),
+        tend_at=None if tend_at is None else _number(tend_at),
         interval_s=int(_number(value["interval_s"])),
         failures=int(_number(value["failures"])),
         busy=int(_number(value["busy"])),
-        report_failures=int(_number(value["report_failures"])),
+        tend_failures=int(_number(value["tend_failures"])),
     )
 
 

@@ -30,6 +30,7 @@ class Outcome:
         poll_s: when the server wants to be asked again, in seconds; None if it did not say.
         retry_after_s: for how long the server asked to be left alone; None if it did not.
         reports_waiting: reports that the server has not taken yet.
+        is_watching: whether a bundle is on probation, so that somebody must look at it before the next poll.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Outcome:
     poll_s: int | None = None
     retry_after_s: int | None = None
     reports_waiting: int = 0
+    is_watching: bool = False
 
     def to_line(self) -> bytes:
         """The wire form: one line."""
@@ -47,6 +49,7 @@ class Outcome:
             "poll_s": self.poll_s,
             "retry_after_s": self.retry_after_s,
             "reports_waiting": self.reports_waiting,
+            "is_watching": self.is_watching,
         }
         return json.dumps(value).encode() + b"\n"
 
@@ -63,18 +66,21 @@ def parse_outcome(data: bytes) -> Outcome:
         value = json.loads(data)
     except (ValueError, RecursionError) as e:
         raise ValueError("not JSON") from e
-    names = {"schema", "kind", "words", "poll_s", "retry_after_s", "reports_waiting"}
+    names = {"schema", "kind", "words", "poll_s", "retry_after_s", "reports_waiting", "is_watching"}
     if not isinstance(value, dict) or set(value) != names or value["schema"] != SCHEMA or value["kind"] not in KINDS:
         raise ValueError("not an outcome of this version")
     words = value["words"]
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError("words that are no texts")
+    if not isinstance(value["is_watching"], bool):
+        raise ValueError("not yes or no: is_watching")  # noqa: TRY004  # one error for all that is wrong with it
     return Outcome(
         kind=value["kind"],
         words=tuple(_printable(word) for word in words),
         poll_s=_seconds(value["poll_s"]),
         retry_after_s=_seconds(value["retry_after_s"]),
         reports_waiting=_seconds(value["reports_waiting"]) or 0,
+        is_watching=value["is_watching"],
     )
 
 

@@ -10,7 +10,8 @@ The rules, each against something that befell a fleet:
     4. A refused release is not a failure: the server answered, and a corrected one must not wait. Bytes that were changed on the
        way are one: whoever changes them could as well let none through.
     5. ``Retry-After`` only lengthens a pause, and at most to an hour.
-    6. The plan for a worker that never ends is made before it is started, so that a crash of everything is no storm.
+    6. Between two polls somebody looks after what cannot wait for the next one: a bundle on probation, reports that were not taken.
+    7. The plan for a worker that never ends is made before it is started, so that a crash of everything is no storm.
 Times are seconds of the boot clock (``clock.py``).
 """
 
@@ -33,6 +34,9 @@ MIN_PAUSE_S = 10
 BUSY_BASE_S = 20
 MAX_RETRY_AFTER_S = 3600
 MAX_FAILURES = 64
+WATCH_BASE_S = 60.0  # the first looks at a bundle on probation are so far apart, later ones a fifth more each
+WATCH_GROWTH = 1.2
+WATCH_CAP_S = 600.0
 RESTART_BASE_S = 1.0
 RESTART_CAP_S = 300.0
 STEADY_S = 60.0  # a service that ran for so long did not fail at its start
@@ -46,22 +50,22 @@ class Plan:
     """What is to be done when; kept over restarts of the agent (``agenda.py``).
 
     Attributes:
-        boot: the boot whose clock ``poll_at`` and ``reports_at`` are of.
+        boot: the boot whose clock ``poll_at`` and ``tend_at`` are of.
         poll_at: when to poll.
-        reports_at: when to try only the reports that wait; None if none wait.
+        tend_at: when to look only after probation and waiting reports; None if there are none.
         interval_s: the server's last word, within its bounds.
         failures: polls in a row that failed.
         busy: polls in a row that found the lock held.
-        report_failures: tries in a row after which reports still waited.
+        tend_failures: looks in a row after which reports still waited or a bundle was still on probation.
     """
 
     boot: str
     poll_at: float
-    reports_at: float | None = None
+    tend_at: float | None = None
     interval_s: int = DEFAULT_INTERVAL_S
     failures: int = 0
     busy: int = 0
-    report_failures: int = 0
+    tend_failures: int = 0
 
     def wait_s(self, now: Moment) -> float:
         """Seconds until something is due."""
@@ -71,12 +75,12 @@ class Plan:
         """Whether it is time to poll."""
         return self.poll_at <= now.seconds
 
-    def are_reports_due(self, now: Moment) -> bool:
-        """Whether it is time to send reports, and a poll, which sends them too, is not due."""
-        return self.reports_at is not None and self.reports_at <= now.seconds and not self.is_poll_due(now)
+    def is_tending_due(self, now: Moment) -> bool:
+        """Whether it is time to look after the rest, and a poll, which does that too, is not due."""
+        return self.tend_at is not None and self.tend_at <= now.seconds and not self.is_poll_due(now)
 
     def _first(self) -> float:
-        return self.poll_at if self.reports_at is None else min(self.poll_at, self.reports_at)
+        return self.poll_at if self.tend_at is None else min(self.poll_at, self.tend_at)
 
 
 def resume(kept: Plan | None, *, now: Moment, share: Share) -> Plan:
@@ -93,7 +97,7 @@ def resume(kept: Plan | None, *, now: Moment, share: Share) -> Plan:
     longest = max(kept.interval_s * (1 + JITTER), BACKOFF_CAP_S + MAX_RETRY_AFTER_S)
     if kept.boot == now.boot and kept.poll_at <= now.seconds + longest:
         return kept
-    return replace(kept, boot=now.boot, poll_at=now.seconds + share() * min(kept.interval_s, FIRST_SPREAD_S), reports_at=None)
+    return replace(kept, boot=now.boot, poll_at=now.seconds + share() * min(kept.interval_s, FIRST_SPREAD_S), tend_at=None)
 
 
 def begun(plan: Plan, *, now: Moment, share: Share) -> Plan:
@@ -102,7 +106,7 @@ def begun(plan: Plan, *, now: Moment, share: Share) -> Plan:
         plan,
         boot=now.boot,
         poll_at=now.seconds + _backoff(plan.failures + 1, share),
-        reports_at=None,
+        tend_at=None,
         failures=min(plan.failures + 1, MAX_FAILURES),
     )
 
@@ -131,12 +135,12 @@ def polled(plan: Plan, outcome: Outcome, *, now: Moment, share: Share) -> Plan:
     if outcome.retry_after_s is not None:  # on top of it, so that those who were told the same do not return together
         pause += min(outcome.retry_after_s, MAX_RETRY_AFTER_S)
     done = replace(done, boot=now.boot, poll_at=now.seconds + pause)
-    return _with_reports(done, outcome, now=now, share=share)
+    return _with_tending(done, outcome, now=now, share=share)
 
 
-def reported(plan: Plan, outcome: Outcome, *, now: Moment, share: Share) -> Plan:
-    """The plan after a try to send reports; when to poll stays as it was."""
-    return _with_reports(plan, outcome, now=now, share=share)
+def tended(plan: Plan, outcome: Outcome, *, now: Moment, share: Share) -> Plan:
+    """The plan after a look at probation and reports; when to poll stays as it was."""
+    return _with_tending(plan, outcome, now=now, share=share)
 
 
 def at_once(plan: Plan, *, now: Moment) -> Plan:
@@ -163,12 +167,15 @@ def clamped(interval_s: int) -> int:
     return min(max(interval_s, MIN_INTERVAL_S), MAX_INTERVAL_S)
 
 
-def _with_reports(plan: Plan, outcome: Outcome, *, now: Moment, share: Share) -> Plan:
-    if not outcome.reports_waiting:
-        return replace(plan, reports_at=None, report_failures=0)
-    failures = min(plan.report_failures + 1, MAX_FAILURES)
-    at = now.seconds + _backoff(failures, share)
-    return replace(plan, report_failures=failures, reports_at=at if at < plan.poll_at else None)
+def _with_tending(plan: Plan, outcome: Outcome, *, now: Moment, share: Share) -> Plan:
+    if not outcome.reports_waiting and not outcome.is_watching:
+        return replace(plan, tend_at=None, tend_failures=0)
+    looks = min(plan.tend_failures + 1, MAX_FAILURES)
+    pauses = [_backoff(looks, share)] if outcome.reports_waiting else []
+    if outcome.is_watching:
+        pauses.append(min(WATCH_CAP_S, WATCH_BASE_S * WATCH_GROWTH ** (looks - 1)))
+    at = now.seconds + min(pauses)
+    return replace(plan, tend_failures=looks, tend_at=at if at < plan.poll_at else None)
 
 
 def _jittered(interval_s: int, share: Share) -> float:

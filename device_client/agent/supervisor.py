@@ -67,7 +67,7 @@ class Supervisor:
         notifier: the service manager.
         clock: the boot clock.
         share: randomness in [0, 1).
-        command: makes the command line of a child from a task (``poll``, ``reports``, ``serve`` or ``recover``) and the folder.
+        command: makes the command line of a child from a task (``poll``, ``tend``, ``serve`` or ``recover``) and the folder.
         slice_s: the longest wait before the clock is looked at again.
     """
 
@@ -162,11 +162,13 @@ class Supervisor:
     def _tend_recovery(self) -> None:
         if self._recovery is None:
             return
+        self._recovery.collect()
         status = self._recovery.ended()
         if status is None and self._clock().seconds >= self._deadline:
             self._recovery.send(signal.SIGKILL)
         if status is not None:
-            self._log.write("recovered" if status == 0 else "recovery failed", status=status)
+            said = self._recovery.output().decode("utf-8", "replace").strip()
+            self._log.write("recovered" if status == 0 else "recovery failed", "; ".join(said.splitlines()), status=status)
             self._recovery = None
 
     # The worker.
@@ -178,8 +180,8 @@ class Supervisor:
             self._plan = schedule.at_once(self._plan, now=now)
         if self._plan.is_poll_due(now):
             self._start_worker("poll")
-        elif self._plan.are_reports_due(now):
-            self._start_worker("reports")
+        elif self._plan.is_tending_due(now):
+            self._start_worker("tend")
 
     def _start_worker(self, task: str) -> None:
         before, now = self._plan, self._clock()
@@ -210,7 +212,7 @@ class Supervisor:
 
     def _finish(self, outcome: Outcome) -> None:
         now = self._clock()
-        judge = schedule.polled if self._task == "poll" else schedule.reported
+        judge = schedule.polled if self._task == "poll" else schedule.tended
         self._plan = judge(self._plan, outcome, now=now, share=self._share)
         self._save()
         for words in outcome.words:
@@ -251,7 +253,7 @@ class Supervisor:
     def _start(self, task: str) -> Child | None:
         if task == "recover":
             self._deadline = self._clock().seconds + self._settings.poll_deadline_s
-        bound = MAX_BYTES if task in {"poll", "reports"} else 0
+        bound = 0 if task == "serve" else MAX_BYTES  # the service speaks for itself
         try:
             child = Child(task, self._command(task, self._settings.folder), environment=self._environment, max_output_bytes=bound)
         except OSError as error:
@@ -297,7 +299,7 @@ class Supervisor:
 
 def command_of(task: str, folder: str) -> list[str]:
     """The command line of a child."""
-    if task in {"poll", "reports"}:
+    if task in {"poll", "tend"}:
         return python_command(sys.path, _WORKER, task, folder)
     return python_command(sys.path, _COMMAND, task, "--dir", folder)
 

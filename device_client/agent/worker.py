@@ -1,4 +1,4 @@
-"""The worker: one poll of every model, or only the reports that wait; then it ends, and its memory is free again.
+"""The worker: one poll of every model, or only a look at probation and waiting reports; then it ends, and its memory is free again.
 
     python -m device_client.agent.worker poll DIR        prints one line (``outcome.py``) and exits 0
 
@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from device_client.agent.outcome import ANSWERED, BUSY, FAILED, UNREACHABLE, Outcome, worst
+from device_client.agent.outcome import ANSWERED, BUSY, FAILED, MAX_SECONDS, UNREACHABLE, Outcome, worst
 from device_client.errors import IntegrityError, SealiftError, StateError, TransportError, VerificationError
 
 if TYPE_CHECKING:
@@ -26,15 +27,18 @@ _UNWELL = 500
 
 
 def run(task: str, path: Path) -> Outcome:
-    """Polls (``task`` is ``poll``) or sends what waits (``reports``); never raises for what the network or the disk does."""
+    """Polls (``task`` is ``poll``), or looks after what is on probation and what waits (``tend``).
+
+    Never raises for what the network or the disk does.
+    """
     from device_client.install.folder import open_device
 
     try:
         device = open_device(path)
     except SealiftError as error:
         return Outcome(FAILED, (f"{error.code}: {error}",))
-    found = _poll_all(device) if task == "poll" else _send_reports(device)
-    return Outcome(found.kind, found.words, found.poll_s, found.retry_after_s, _reports_waiting(device))
+    found = _poll_all(device) if task == "poll" else _tend(device)
+    return replace(found, **_left(device))
 
 
 def kind_of(error: SealiftError) -> str:
@@ -72,8 +76,7 @@ def _poll_all(device: Device) -> Outcome:
         except SealiftError as error:  # one model's refusal does not keep the others from their update
             kinds.append(kind_of(error))
             words.append(f"{model}: {error.code}: {error}")
-            retries.append(getattr(error, "retry_after_s", None))
-            asked.append(getattr(error, "poll_s", None))
+            retries.append(_whole(getattr(error, "retry_after_s", None)))
         else:
             kinds.append(ANSWERED)
             words.append(_words(result))
@@ -81,37 +84,56 @@ def _poll_all(device: Device) -> Outcome:
     return Outcome(worst(kinds), tuple(words), _least(asked), _most(retries))
 
 
-def _send_reports(device: Device) -> Outcome:
+def _tend(device: Device) -> Outcome:
+    """Without a request for metadata: judges bundles on probation by what was counted since, and sends the reports that wait."""
     from device_client.install.http import HttpClient
+    from device_client.install.ledger import Ledger
     from device_client.install.lock import exclusive
+    from device_client.install.probation import watch
     from device_client.install.recovery import open_memory
     from device_client.install.refresh import remembered_time
     from device_client.install.report import send_reports
+    from device_client.install.rollback import Holdings
+    from device_client.install.store import open_store
+    from device_client.limits import DEFAULT_LIMITS
     from device_client.trust.times import utc_now
     from device_client.trust.trusted_time import boot_time
 
-    first = device.config.models[0]
+    words, waiting = [], 0
+    store = open_store(device.folder, limits=DEFAULT_LIMITS)
     try:
-        with exclusive(device.folder.lock), open_memory(device, first, now=utc_now(), at=boot_time()) as state:
-            time = remembered_time(device, state, clock=utc_now, uptime=boot_time)
-            waiting = send_reports(state, device, HttpClient(device.config.server), now=time.now())
+        for model in device.config.models:
+            with exclusive(device.folder.lock), open_memory(device, model, now=utc_now(), at=boot_time()) as state:
+                now = remembered_time(device, state, clock=utc_now, uptime=boot_time).now()
+                ledger = Ledger(device, state, model, clock=lambda now=now: now)  # type: ignore[misc]
+                verdict = watch(Holdings(device, state, store, model, DEFAULT_LIMITS), ledger, now=now, at=boot_time())
+                if verdict is not None:
+                    words.append(f"{model}: on probation: {verdict.value}")
+                if model == device.config.models[-1]:
+                    waiting = send_reports(state, device, HttpClient(device.config.server), now=now)
     except SealiftError as error:
-        return Outcome(kind_of(error), (f"reports: {error.code}: {error}",))
-    return Outcome(ANSWERED, (f"reports: {waiting} still wait" if waiting else "reports: all taken",))
+        return Outcome(kind_of(error), (*words, f"{error.code}: {error}"))
+    return Outcome(ANSWERED, (*words, f"reports: {waiting} still wait" if waiting else "reports: all taken"))
 
 
-def _reports_waiting(device: Device) -> int:
+def _left(device: Device) -> dict[str, Any]:
+    """What must be looked after before the next poll."""
     from device_client.install.state import open_state
 
     with contextlib.suppress(StateError), open_state(device.folder.state) as state:
-        return len(state.outbox())
-    return 0
+        is_watching = any(state.probation(model) is not None for model in device.config.models)
+        return {"reports_waiting": len(state.outbox()), "is_watching": is_watching}
+    return {}
 
 
 def _words(result: PollResult) -> str:
     running = "nothing installed" if result.deployment is None else f"{result.deployment.version} runs"
     standing = "" if result.standing == "run" else f", {result.standing}"
     return f"{result.model}: {result.result}, {running}{standing}"
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None or not 0 <= seconds <= MAX_SECONDS else int(seconds)
 
 
 def _least(values: list[int | None]) -> int | None:

@@ -1,7 +1,8 @@
 """Which waiting reports may go because later ones say the same: the outbox of a device that nobody listens to stays bounded. Pure.
 
 Terminal reports are those about how something ended: ``installed``, ``rolled_back``, ``refused``, ``failed``, ``alarm``. The others
-(``current``, ``none``, ``awaiting_audit``, ``withheld``) are about the way there, and only the newest of a kind matters. The rules:
+(``activated``, ``deferred``, ``current``, ``none``, ``awaiting_audit``, ``withheld``) are about the way there, and only the newest
+of a kind matters. The rules:
     1. Up to ``MAX_WAITING`` reports all are kept.
     2. Beyond it, of reports that are not terminal only the newest for each model and event is kept.
     3. Beyond ``MAX_TERMINAL``, of ``refused``, ``failed`` and ``alarm`` only the newest for each model, event and code: a hostile

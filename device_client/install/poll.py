@@ -145,3 +145,89 @@ def poll(
         standing = settle(cycle, None)
         _keep_decision(cycle, result=result, standing=standing.action.value)
         waiting = send_reports(state, device, way, now=cycle.now())
+        done = (state.active(model), standing.action.value, cycle.received, report, waiting, cycle.found.poll_s)
+        return PollResult(result, model, *done)
+
+
+def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
+    """The main path; returns what was done, and the self-test of what was installed."""
+    # 1. Nobody else is at work here (the lock is held); what an interrupted poll left is cleared; a bundle on probation is judged.
+    _start(cycle)
+    # 2. Fresh metadata, at or above everything remembered; from here on the time is what signed roles prove.
+    trusted = refresh(cycle)
+    cycle.trace.passed("metadata", "signed metadata is fresh and not older than remembered", measured=_versions(trusted))
+    # 3. Withdrawals of what is held here are remembered, whatever the server offers.
+    look_at_held(cycle, trusted)
+    # 4. The channel says what is newest, and may raise the floor.
+    read_newest(cycle, trusted)
+    # 5. The server names a candidate: a hint, nothing more.
+    version = ask_next(cycle)
+    if version is None:
+        cycle.trace.passed("offer", "the server offers nothing")
+        cycle.ledger.go(Event.NOTHING_NEW)
+        return "none", None
+    # 6. Both roles name the same bytes for it; neither memory, policy, the signed rollout nor the owner's window speaks against it.
+    cycle.trace.passed("offer", "the server names a version", measured=version)
+    agreed = agree_on_offer(cycle, trusted, version)
+    cycle.trace.passed(
+        "agreement", "both roles name the same bytes", measured=f"{agreed.manifest.digest}, counter {agreed.release.counter}"
+    )
+    active = cycle.state.active(cycle.model)
+    if active is not None and is_current(cycle, agreed):
+        stay_current(cycle, agreed, active)
+        cycle.trace.passed("current", "it is what runs here")
+        cycle.ledger.go(Event.NOTHING_NEW)
+        return "current", None
+    check_offered_memory(cycle, agreed)
+    cycle.trace.passed("memory", "nothing remembered speaks against it", measured=f"counter {agreed.release.counter}")
+    cycle.ledger.go(Event.OFFER)
+    check_offer(cycle, agreed)
+    check_ready(cycle, agreed.manifest.digest)
+    cycle.trace.passed("policy", "policy, rollout and maintenance window let this device take it now")
+    # 7 to 11. Fetched, verified, walked, staged, and tried in a child with limits.
+    tried = try_release(cycle, agreed)
+    cycle.trace.passed("variant", "the first variant that fits this machine and was audited", measured=tried.variant.id)
+    cycle.trace.passed("selftest", "it computes its golden probes within its budget", measured=tried.report.measured_text())
+    # 12. It becomes active: one transaction, with its evidence, counter, floor and report.
+    activate(cycle, trusted, agreed, tried.variant)
+    minutes = cycle.device.policy.probation.minutes
+    cycle.trace.passed("activated", f"it runs; on probation for {minutes} minutes" if minutes else "it runs and is committed")
+    # 13. What nothing here may need again goes.
+    collect(cycle.device, cycle.state, cycle.store, keep=cycle.found.channel_blobs)
+    return "installed", tried.report
+
+
+def _versions(trusted: TrustedMetadata) -> str:
+    return f"root {trusted.root.version}, targets {trusted.targets.version}"
+
+
+def _start(cycle: Cycle) -> None:
+    cycle.store.sweep()
+    watch(cycle.holdings, cycle.ledger, now=cycle.now(), at=cycle.uptime())
+    cycle.ledger.begin()
+    token, _ = cycle.state.enrolment()
+    if token is None:
+        raise StateError("the device is not enrolled", code="not_enrolled", hint="run `sealift device enroll`")
+
+
+def _keep_decision(cycle: Cycle, *, result: str, standing: str) -> None:
+    active = cycle.state.active(cycle.model)
+    running = None if active is None else f"{active.version} ({active.variant})"
+    told = cycle.trace.to_bytes(cycle.model, result=result, now=cycle.now(), running=running, standing=standing)
+    with cycle.state.transaction():
+        cycle.state.set_decision(cycle.model, told)
+
+
+def _record(cycle: Cycle, refusal: SealiftError) -> None:
+    """Writes the refusal down, judges what runs, and tells the server; a database that cannot take it must not hide the reason."""
+    with contextlib.suppress(StateError):
+        cycle.ledger.refuse(refusal)
+        cycle.trace.refused(refusal)
+        try:
+            standing = settle(cycle, refusal)
+            _keep_decision(
+                cycle, result="deferred" if refusal.code.startswith("deferred_") else "refused", standing=standing.action.value
+            )
+        except (VerificationError, StateError) as error:
+            logger.warning("the standing of %s could not be judged: %s", cycle.model, error)
+        send_reports(cycle.state, cycle.device, cycle.http, now=cycle.now())

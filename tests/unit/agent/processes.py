@@ -37,7 +37,10 @@ supervisor = Supervisor(
 sys.exit(supervisor.run())
 """
 
-ANSWER = '{"schema": 1, "kind": "answered", "words": ["fine"], "poll_s": 3000, "retry_after_s": null, "reports_waiting": 0}'
+ANSWER = (
+    '{"schema": 1, "kind": "answered", "words": ["fine"], "poll_s": 3000, "retry_after_s": null, "reports_waiting": 0, '
+    '"is_watching": false}'
+)
 GOOD = f"print('{ANSWER}')"
 ENDLESS = "import time\nwhile True: time.sleep(60)"
 

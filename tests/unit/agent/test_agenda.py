@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from device_client.agent.agenda import NAME, load_plan, save_plan
 from device_client.agent.schedule import Plan
 
-PLAN = Plan("boot-1", 123.5, reports_at=99.25, interval_s=600, failures=3, busy=1, report_failures=2)
+PLAN = Plan("boot-1", 123.5, tend_at=99.25, interval_s=600, failures=3, busy=1, tend_failures=2)
 
 
 def test_a_plan_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -32,11 +32,11 @@ GOOD = {
     "schema": 1,
     "boot": "b",
     "poll_at": 1,
-    "reports_at": None,
+    "tend_at": None,
     "interval_s": 60,
     "failures": 0,
     "busy": 0,
-    "report_failures": 0,
+    "tend_failures": 0,
 }
 BROKEN = {
     "empty": b"",

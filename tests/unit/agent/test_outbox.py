@@ -14,7 +14,19 @@ from device_client.install.outbox import KEPT_FOR_EVER, MAX_TERMINAL, MAX_WAITIN
 from device_client.trust.dsse import sign_envelope
 
 SIGNER = CryptoSigner(Ed25519PrivateKey.from_private_bytes(bytes(32)))
-EVENTS = ("installed", "current", "none", "refused", "failed", "rolled_back", "awaiting_audit", "withheld", "alarm")
+EVENTS = (
+    "installed",
+    "current",
+    "none",
+    "refused",
+    "failed",
+    "rolled_back",
+    "awaiting_audit",
+    "withheld",
+    "alarm",
+    "activated",
+    "deferred",
+)
 _KNOWN: dict[tuple[str, str, str | None], bytes] = {}
 
 

@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 
 from device_client.agent.outcome import ANSWERED, FAILED, KINDS, MAX_BYTES, UNREACHABLE, Outcome, parse_outcome, worst
 
-GOOD = {"schema": 1, "kind": "answered", "words": ["a"], "poll_s": 300, "retry_after_s": None, "reports_waiting": 0}
+GOOD = {
+    "schema": 1,
+    "kind": "answered",
+    "words": ["a"],
+    "poll_s": 300,
+    "retry_after_s": None,
+    "reports_waiting": 0,
+    "is_watching": False,
+}
 
 
 def test_an_outcome_comes_back_as_it_was_written() -> None:
-    for outcome in (Outcome(ANSWERED, ("one", "two"), 300, 7, 2), Outcome(FAILED)):
+    for outcome in (Outcome(ANSWERED, ("one", "two"), 300, 7, 2, is_watching=True), Outcome(FAILED)):
         assert parse_outcome(outcome.to_line()) == outcome
 
 
@@ -33,13 +41,14 @@ BROKEN = {
     "a negative interval": json.dumps(GOOD | {"poll_s": -1}).encode(),
     "an interval that is no integer": json.dumps(GOOD | {"poll_s": 1.5}).encode(),
     "an endless interval": json.dumps(GOOD | {"poll_s": float("inf")}).encode(),
+    "a count for yes or no": json.dumps(GOOD | {"is_watching": 1}).encode(),
     "a boolean count": json.dumps(GOOD | {"reports_waiting": True}).encode(),
 }
 
 
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
 def test_anything_else_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match=r"bytes|JSON|outcome|texts|count"):
+    with pytest.raises(ValueError, match=r"bytes|JSON|outcome|texts|count|yes or no"):
         parse_outcome(data)
 
 

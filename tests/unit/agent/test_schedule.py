@@ -19,17 +19,23 @@ seconds = st.floats(0, 1e8)
 shares = st.floats(0, 1, exclude_max=True)
 numbers = st.none() | st.integers(0, 2**53)
 outcomes = st.builds(
-    Outcome, st.sampled_from(KINDS), st.just(()), poll_s=numbers, retry_after_s=numbers, reports_waiting=st.integers(0, 10)
+    Outcome,
+    st.sampled_from(KINDS),
+    st.just(()),
+    poll_s=numbers,
+    retry_after_s=numbers,
+    reports_waiting=st.integers(0, 10),
+    is_watching=st.booleans(),
 )
 plans = st.builds(
     Plan,
     st.sampled_from([BOOT, "boot-2"]),
     poll_at=st.floats(0, 2**52),
-    reports_at=st.none() | st.floats(0, 2**52),
+    tend_at=st.none() | st.floats(0, 2**52),
     interval_s=st.integers(0, 2**52),
     failures=st.integers(0, 2**52),
     busy=st.integers(0, 2**52),
-    report_failures=st.integers(0, 2**52),
+    tend_failures=st.integers(0, 2**52),
 )
 LONGEST_S = schedule.MAX_INTERVAL_S + schedule.MAX_RETRY_AFTER_S
 
@@ -54,7 +60,7 @@ def test_whatever_server_file_and_clock_say_a_poll_comes_within_a_day_and_never_
         pause = plan.poll_at - before
         assert pause + 1e-3 >= schedule.MIN_PAUSE_S
         assert pause <= LONGEST_S + 1e-3
-        assert plan.reports_at is None or before < plan.reports_at < plan.poll_at
+        assert plan.tend_at is None or before < plan.tend_at < plan.poll_at
         now = Moment(BOOT, plan.poll_at)
 
 
@@ -148,14 +154,30 @@ def test_a_held_lock_is_asked_again_soon_and_less_and_less_often() -> None:
 def test_waiting_reports_are_tried_before_the_next_poll_and_no_more_once_they_are_taken() -> None:
     now = Moment(BOOT, 0.0)
     plan = schedule.polled(Plan(BOOT, 0.0), Outcome(ANSWERED, poll_s=86400, reports_waiting=2), now=now, share=lambda: 0.5)
-    assert plan.reports_at == pytest.approx(60)
+    assert plan.tend_at == pytest.approx(60)
     later = Moment(BOOT, 61.0)
-    assert plan.are_reports_due(later)
+    assert plan.is_tending_due(later)
     assert not plan.is_poll_due(later)
-    tried = schedule.reported(plan, Outcome(UNREACHABLE, reports_waiting=2), now=later, share=lambda: 0.5)
-    assert tried.reports_at == pytest.approx(61 + 120)
+    tried = schedule.tended(plan, Outcome(UNREACHABLE, reports_waiting=2), now=later, share=lambda: 0.5)
+    assert tried.tend_at == pytest.approx(61 + 120)
     assert tried.poll_at == plan.poll_at, "sending reports does not move the poll"
-    assert schedule.reported(tried, Outcome(ANSWERED), now=later, share=lambda: 0.5).reports_at is None
+    assert schedule.tended(tried, Outcome(ANSWERED), now=later, share=lambda: 0.5).tend_at is None
+
+
+def test_a_bundle_on_probation_is_looked_at_every_minute_at_first_and_every_ten_at_last() -> None:
+    """A bad bundle must not run until tomorrow because the server wants to be asked once a day."""
+    now, looks = Moment(BOOT, 0.0), []
+    watching = Outcome(ANSWERED, poll_s=86400, is_watching=True)
+    plan = schedule.polled(Plan(BOOT, 0.0), watching, now=now, share=lambda: 0.5)
+    while plan.tend_at is not None and len(looks) < 40:
+        looks.append(plan.tend_at - now.seconds)
+        now = Moment(BOOT, plan.tend_at)
+        assert plan.is_tending_due(now)
+        plan = schedule.tended(plan, watching, now=now, share=lambda: 0.5)
+    assert looks[:3] == [pytest.approx(60), pytest.approx(72), pytest.approx(86.4)]
+    assert looks[-1] == 600
+    assert len(looks) == 40
+    assert schedule.tended(plan, Outcome(ANSWERED), now=now, share=lambda: 0.5).tend_at is None
 
 
 @given(ran=st.lists(st.floats(0, 1e6), min_size=1, max_size=200))

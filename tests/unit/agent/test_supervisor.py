@@ -156,10 +156,10 @@ def test_once_polls_when_it_is_time_and_not_before(tmp_path: Path) -> None:
 
 def test_waiting_reports_are_sent_between_polls(tmp_path: Path) -> None:
     waiting = ANSWER.replace('"reports_waiting": 0', '"reports_waiting": 2')
-    with agent(tmp_path, {"poll": f"print('{waiting}')", "reports": GOOD}, share=0.5, speed=50.0) as running:
+    with agent(tmp_path, {"poll": f"print('{waiting}')", "tend": GOOD}, share=0.5, speed=50.0) as running:
         running.send(signal.SIGHUP) if running.expect("started") else None
         assert running.expect("next")["reports_waiting"] == 2
-        running.expect("reports")
+        running.expect("tend")
         assert running.expect("next")["reports_waiting"] == 0
 
 

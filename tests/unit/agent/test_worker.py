@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.names import SECOND
+from demo.names import FIRST, SECOND
 from device_client.agent import worker
 from device_client.agent.agenda import load_plan
 from device_client.agent.outcome import ANSWERED, BUSY, FAILED, UNREACHABLE, parse_outcome
@@ -18,9 +18,11 @@ from device_client.commands_agent import agent_command
 from device_client.errors import IntegrityError, PolicyError, SealiftError, StateError, TransportError, UsageError
 from device_client.install.config import parse_config
 from device_client.install.folder import open_device
+from device_client.install.health import Health, record_health
 from device_client.install.http import LostConnectionError, ServerRefusalError
 from device_client.install.lock import exclusive
 from device_client.install.state import open_state
+from tests.threats.town import THE_MODEL
 from tests.threats.world import World
 
 ROOT = Path(__file__).parents[3]
@@ -80,15 +82,36 @@ def test_no_server_a_held_lock_and_no_device_are_three_different_things(real: Wo
     path = real.device.folder.path
     with exclusive(real.device.folder.lock):
         assert worker.run("poll", path).kind == BUSY
-        assert worker.run("reports", path).kind == BUSY
+        assert worker.run("tend", path).kind == BUSY
     real.server.stop()
     outcome = worker.run("poll", path)
     assert outcome.kind == UNREACHABLE
     assert outcome.reports_waiting == 1, "that it failed waits to be told"
     assert worker.run("poll", path.parent / "nothing").kind == FAILED
     real.restart_server()
-    sent = worker.run("reports", path)
+    sent = worker.run("tend", path)
     assert (sent.kind, sent.words, sent.reports_waiting) == (ANSWERED, ("reports: all taken",), 0)
+
+
+def test_a_bundle_on_probation_is_judged_between_polls_without_a_request_for_metadata(real: World) -> None:
+    """A model that fails must not run on until the next poll, which may be a day away."""
+    policy = real.device.folder.policy
+    policy.write_text(policy.read_text().replace("minutes = 0", "minutes = 10"))
+    path = real.device.folder.path
+    first = worker.run("poll", path)
+    assert (first.words, first.is_watching) == ((f"digits/mlp: installed, {SECOND} runs",), True)
+    real.server.gate.requests.clear()
+    looked = worker.run("tend", path)
+    assert looked.is_watching
+    assert looked.words[0] == "digits/mlp: on probation: wait"
+    assert real.active_version() == SECOND
+    manifest = real.town.second.manifest.digest
+    record_health(real.device.folder, THE_MODEL, manifest, Health(runs=10, non_finite=10))
+    looked = worker.run("tend", path)
+    assert not looked.is_watching
+    assert real.active_version() == FIRST
+    assert ("rolled_back", "probation_non_finite") in real.told()
+    assert {name.partition("/")[2].partition("/")[0] for name in real.server.gate.requests} == {"v1"}, "reports only"
 
 
 def test_a_device_that_is_not_enrolled_keeps_its_reports_and_asks_at_the_usual_interval(real: World) -> None:
@@ -121,9 +144,10 @@ def test_the_command_becomes_the_agent_and_the_agent_polls_and_ends(real: World)
         assert (started["event"], started["pid"]) == ("started", running.pid), "exec, not a child"
         assert b"click" not in Path(f"/proc/{running.pid}/maps").read_bytes()
         running.send_signal(signal.SIGHUP)
-        events = [json.loads(running.stderr.readline()) for _ in range(3)]
-        assert [event["event"] for event in events] == ["begun", "poll", "next"]
-        assert events[1]["text"] == f"digits/mlp: installed, {SECOND} runs"
+        events = [json.loads(running.stderr.readline()) for _ in range(5)]
+        assert [event["event"] for event in events] == ["begun", "recovered", "begun", "poll", "next"]
+        assert events[1]["text"] == "digits/mlp: 1.0.0 is sound"
+        assert events[3]["text"] == f"digits/mlp: installed, {SECOND} runs"
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
     finally:
