@@ -36,7 +36,6 @@ from device_client.install.report import send_reports
 from device_client.install.selftest import SelfTestReport, run_selftest
 from device_client.install.standing import settle
 from device_client.install.state import Deployment
-from device_client.install.trial import try_release
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.times import utc_now
 from device_client.trust.trusted_metadata import TrustedMetadata
@@ -185,6 +184,8 @@ def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
     check_ready(cycle, agreed.manifest.digest)
     cycle.trace.passed("policy", "policy, rollout and maintenance window let this device take it now")
     # 7 to 11. Fetched, verified, walked, staged, and tried in a child with limits.
+    from device_client.install.trial import try_release  # here: memory that a poll with nothing new does not need
+
     tried = try_release(cycle, agreed)
     cycle.trace.passed("variant", "the first variant that fits this machine and was audited", measured=tried.variant.id)
     cycle.trace.passed("selftest", "it computes its golden probes within its budget", measured=tried.report.measured_text())
