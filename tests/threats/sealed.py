@@ -139,6 +139,6 @@ def _contract(version: str, counter: int, variant: Variant, golden: GoldenResult
         preprocessing=(),
         variants=(variant,),
         golden=Golden(probes, golden.count, golden.tolerances),
-        budget=Budget(0.01, 1 << 20, (), 1.0),
+        budget=Budget(0.01, 1 << 30, (), 10.0),
         lineage=Lineage(Digest.of(b"source"), Digest.of(b"recipe")),
     )
