@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from tuf.ngclient import FetcherInterface
 
@@ -57,6 +58,21 @@ class Found:
     activated: bool = False
 
 
+class Source(Protocol):
+    """Where a poll's updates come from: the server (``offer.ServerSource``), or a file that a person brought."""
+
+    @property
+    def is_online(self) -> bool:
+        """Whether there is a server that knows this device and takes its reports."""
+
+    @property
+    def grace(self) -> timedelta:
+        """How long past its expiry a snapshot or timestamp still counts."""
+
+    def next_version(self, cycle: Cycle) -> str | None:
+        """The candidate, asked for after the channel was read; None if there is none."""
+
+
 class Cycle:
     """One poll of one model, under the lock.
 
@@ -69,6 +85,7 @@ class Cycle:
         time: trusted time as far as it is remembered; replaced by what the refresh learns.
         http: the way to blobs and API.
         fetcher: the way to metadata.
+        source: what says which version is next.
         selftest: runs golden probes in a child.
         limits: bounds of every read.
     """
@@ -84,6 +101,7 @@ class Cycle:
         time: TrustedTime,
         http: HttpClient,
         fetcher: FetcherInterface | None,
+        source: Source,
         selftest: Callable[..., SelfTestReport],
         limits: Limits,
     ) -> None:
@@ -95,6 +113,7 @@ class Cycle:
         self.time = time
         self.http = http
         self.fetcher = fetcher
+        self.source = source
         self.selftest = selftest
         self.limits = limits
         self.store = BlobStore(device.folder.blobs, limits=limits)

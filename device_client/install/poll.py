@@ -20,13 +20,20 @@ from tuf.ngclient import FetcherInterface
 from device_client.bundle.path import ModelPath
 from device_client.errors import SealiftError, StateError, VerificationError
 from device_client.install.activation import activate
-from device_client.install.cycle import Cycle
+from device_client.install.cycle import Cycle, Source
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
 from device_client.install.lock import exclusive
 from device_client.install.machine import Event
 from device_client.install.newest import read_newest
-from device_client.install.offer import agree_on_offer, ask_next, check_offer, check_offered_memory, is_current, stay_current
+from device_client.install.offer import (
+    ServerSource,
+    agree_on_offer,
+    check_offer,
+    check_offered_memory,
+    is_current,
+    stay_current,
+)
 from device_client.install.recovery import open_memory
 from device_client.install.refresh import look_at_held, refresh, remembered_time
 from device_client.install.report import send_reports
@@ -89,6 +96,7 @@ def poll(
     uptime: Callable[[], BootTime] = boot_time,
     http: HttpClient | None = None,
     fetcher: FetcherInterface | None = None,
+    source: Source | None = None,
     selftest: Callable[..., SelfTestReport] = run_selftest,
     limits: Limits = DEFAULT_LIMITS,
 ) -> PollResult:
@@ -101,6 +109,7 @@ def poll(
         uptime: the boot clock.
         http: the way to the server's blobs and API.
         fetcher: the way to its metadata.
+        source: what says which version is next; the server, unless given.
         selftest: runs the golden probes in a child process.
         limits: bounds of every read.
 
@@ -120,6 +129,7 @@ def poll(
             time=remembered_time(device, state, clock=clock, uptime=uptime),
             http=way,
             fetcher=fetcher,
+            source=source or ServerSource(),
             selftest=selftest,
             limits=limits,
         )
@@ -136,7 +146,7 @@ def poll(
             _record(cycle, failure)
             raise failure from error
         standing = settle(cycle, None)
-        waiting = send_reports(state, device, way)
+        waiting = send_reports(state, device, way) if cycle.source.is_online else len(state.outbox())
         return PollResult(result, model, state.active(model), standing.action.value, cycle.received, report, waiting)
 
 
@@ -150,8 +160,8 @@ def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
     look_at_held(cycle, trusted)
     # 4. The channel says what is newest, and may raise the floor.
     read_newest(cycle, trusted)
-    # 5. The server names a candidate: a hint, nothing more.
-    version = ask_next(cycle)
+    # 5. The server names a candidate, or the channel for a file brought by hand: a hint, nothing more.
+    version = cycle.source.next_version(cycle)
     if version is None:
         cycle.ledger.go(Event.NOTHING_NEW)
         return "none", None
@@ -176,7 +186,7 @@ def _start(cycle: Cycle) -> None:
     cycle.store.sweep()
     cycle.ledger.begin()
     token, _ = cycle.state.enrolment()
-    if token is None:
+    if token is None and cycle.source.is_online:
         raise StateError("the device is not enrolled", code="not_enrolled", hint="run `sealift device enroll`")
 
 
@@ -188,4 +198,5 @@ def _record(cycle: Cycle, refusal: SealiftError) -> None:
             settle(cycle, refusal)
         except (VerificationError, StateError) as error:
             logger.warning("the standing of %s could not be judged: %s", cycle.model, error)
-        send_reports(cycle.state, cycle.device, cycle.http)
+        if cycle.source.is_online:
+            send_reports(cycle.state, cycle.device, cycle.http)
