@@ -33,6 +33,7 @@ class Found:
 
     Attributes:
         trusted: the metadata, once it was refreshed.
+        stretched: which roles count although they have expired, by the owner's ``offline_grace_days``.
         stored: the marks as they were stored last.
         running: what both roles agree on for the running bundle.
         running_code: why they do not.
@@ -46,6 +47,7 @@ class Found:
     """
 
     trusted: TrustedMetadata | None = None
+    stretched: str = ""
     stored: Marks | None = None
     running: AgreedRelease | None = None
     running_code: str | None = None

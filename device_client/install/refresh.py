@@ -60,6 +60,7 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
         clock=cycle.clock,
         uptime=cycle.uptime,
         fetcher=cycle.fetcher,
+        grace=cycle.source.grace,
     )
 
     def remember(marks: Marks, verified: Mapping[int, bytes]) -> None:
@@ -75,7 +76,7 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
         logger.warning("metadata cache set aside: %s", e)
         shutil.rmtree(folder, ignore_errors=True)
         trusted = client.refresh(cycle.state.marks(), remember)
-    cycle.found.trusted = trusted
+    cycle.found.trusted, cycle.found.stretched = trusted, trusted.stretched
     _learn(cycle, trusted)
     return trusted
 

@@ -27,6 +27,7 @@ from device_client.policy.standing import Action, Alarm, Situation, Standing, ju
 from device_client.trust.rules import LIFETIME_CAPS
 
 _CHANNEL = "channel"
+_GRACE = "metadata"
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,8 @@ def _tell_alarms(
     if found.unaudited is not None and found.unaudited != found.offered:  # offered, the refusal has told it
         waits = f"the channel's newest release {found.unaudited} has no audit entry yet"
         tell("awaiting_audit", "audit_entry_missing", waits, about=found.unaudited)
+    if found.stretched:
+        tell("alarm", "offline_grace", f"offline_grace used: {found.stretched}", about=_GRACE)
     if found.trusted is None:  # nothing was learned about the channel
         holding |= {(code, about) for code, about in known if about != subject}
     state.clear_alarms(model, but=holding)

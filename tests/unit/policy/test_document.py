@@ -14,12 +14,13 @@ from device_client.policy.policy import DEFAULT_POLICY_TEXT, AcceptancePolicy, p
 DOCUMENT = (Path(__file__).parents[3] / "docs/policy.md").read_text()
 BLOCKS = re.findall(r"^```toml\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
 ROW = re.compile(r"^\| `([a-z_]+)` \| (.+?) \| `(.+?)` \| .* \| (.+) \|$", re.MULTILINE)
-DEFAULTS = {key: value for table in ("audit", "reactions") for key, value in tomllib.loads(DEFAULT_POLICY_TEXT)[table].items()}
+TABLES = ("audit", "import", "reactions")
+DEFAULTS = {key: value for table in TABLES for key, value in tomllib.loads(DEFAULT_POLICY_TEXT)[table].items()}
 ROWS = {key: (values, default, weakens) for key, values, default, weakens in ROW.findall(DOCUMENT)}
 
 
 def table_of(key: str) -> str:
-    return "audit" if key in tomllib.loads(DEFAULT_POLICY_TEXT)["audit"] else "reactions"
+    return next(table for table in TABLES if key in tomllib.loads(DEFAULT_POLICY_TEXT)[table])
 
 
 def test_every_key_has_a_row_with_its_default() -> None:
