@@ -13,6 +13,7 @@ import click
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
+from device_client.commands_import import import_file
 from device_client.console import json_option, show, step
 from device_client.errors import FormatError, MissingExtraError, SealiftError, UsageError
 
@@ -63,6 +64,9 @@ _dir_option = click.option(
 @click.group()
 def device() -> None:
     """Poll, verify, install, run."""
+
+
+device.add_command(import_file)
 
 
 @device.command()

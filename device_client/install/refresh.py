@@ -54,7 +54,7 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
     folder, roots = cycle.device.folder.metadata, cycle.state.roots()
     client = MetadataClient(
         metadata_dir=folder,
-        base_url=f"{cycle.device.config.server}/tuf/",
+        base_url=f"{cycle.http.base_url}/tuf/",
         bootstrap=choose_bootstrap(cycle.device.root, roots[max(roots)] if roots else None),
         limits=cycle.limits,
         clock=cycle.clock,
