@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from device_client.install.folder import Device
+    from device_client.install.state import Deployment
+
     Array = np.ndarray[Any, Any]
 
 MAX_INPUT_BYTES = 1 << 30
@@ -76,6 +79,7 @@ device.add_command(import_file)
 @click.option("--server", required=True, help="Base URL of the update server.")
 @click.option("--model", "models", type=_ModelPathType(), required=True, multiple=True, help="What to follow; may be repeated.")
 @click.option("--policy", type=_existing, help="Acceptance policy (TOML); the default takes PASSED and WARNED.")
+@click.option("--factory", type=_existing, help="Offline file whose models the device is born with; they may have expired since.")
 @click.option("--unsafe-plain-http", is_flag=True, help="Allow http:// to another machine; exposes the device's token.")
 @json_option
 def init(
@@ -86,11 +90,19 @@ def init(
     server: str,
     models: tuple[ModelPath, ...],
     policy: Path | None,
+    factory: Path | None,
     unsafe_plain_http: bool,
     as_json: bool,
 ) -> None:
     """Make a device's folder from a trusted root. Fetches nothing, refuses a folder that is in use."""
     from device_client.install.folder import init_device
+    from device_client.install.import_factory import install_factory
+
+    born_with: dict[ModelPath, Deployment] = {}
+
+    def prepare(device: Device) -> None:
+        if factory is not None:
+            born_with.update(install_factory(device, factory))
 
     made = init_device(
         path,
@@ -100,6 +112,7 @@ def init(
         models=models,
         policy=None if policy is None else _read(policy, _MAX_POLICY_BYTES),
         unsafe_plain_http=unsafe_plain_http,
+        prepare=prepare,
     )
     result: dict[str, object] = {
         "ok": True,
@@ -107,6 +120,7 @@ def init(
         "device_id": made.identity.device_id,
         "server": made.config.server,
         "models": [str(model) for model in made.config.models],
+        "factory": {str(model): found.version for model, found in born_with.items()},
         "unsafe": list(made.unsafe),
     }
     show(result, f"device {made.identity.device_id[:16]} made in {path}; next: sealift device enroll --dir {path}", as_json=as_json)

@@ -1,4 +1,4 @@
-"""The bundle that a device is born with: ``sealift device init --factory F.tar`` calls this on the folder it has just made.
+"""The bundle that a device is born with: ``sealift device init --factory F.tar`` calls this before the folder gets its name.
 
 An ordinary import of each model in the file, by all the checks of ``import_offline.py``, except that nothing expires: a device may
 lie in its box for two years. So the file is judged as of the day it was made: the latest time that its own verified roles say
@@ -54,7 +54,7 @@ def install_factory(
         What became active, by model.
 
     Raises:
-        UsageError, VerificationError, StateError: as for an import; the models before it are installed, so the caller drops
+        UsageError, VerificationError, StateError: as for an import; the models before it are installed, so `init` drops
             the folder.
     """
     installed: dict[ModelPath, Deployment] = {}

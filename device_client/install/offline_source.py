@@ -6,11 +6,12 @@ out of it, and the store hashes each blob again while it reads it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import urllib3
 from tuf.api.exceptions import DownloadHTTPError
@@ -50,6 +51,7 @@ class FileBlobs(HttpClient):
     def __init__(self, offline: OfflineFile, *, where: str) -> None:
         super().__init__(where, retries=0)
         self._offline = offline
+        self._turn = threading.Lock()  # all streams share the file's one position, and downloads may run side by side
 
     def request(
         self,
@@ -76,10 +78,14 @@ class FileBlobs(HttpClient):
         """
         received = 0
         with self._offline.open_blob(Digest(path.rpartition("/")[2])) as stream:
-            while received <= size and (chunk := stream.read(min(_CHUNK_BYTES, size + 1 - received))):
+            while received <= size and (chunk := self._next(stream, size + 1 - received)):
                 received += len(chunk)
                 write(chunk)
         return received
+
+    def _next(self, stream: BinaryIO, max_bytes: int) -> bytes:
+        with self._turn:
+            return stream.read(min(_CHUNK_BYTES, max_bytes))
 
     @contextmanager
     def _open(

@@ -140,7 +140,8 @@ def _count_days(cycle: Cycle, active: Deployment | None, refusal: SealiftError |
         activated=found.activated,
         now_by_offline_roles=cycle.time.now_by_offline_roles(),
     )
-    holds = {"expired": _has_expired(cycle, active, refusal, now=now), "behind": lag.behind, "withheld": lag.withheld}
+    withheld = None if lag.behind and not cycle.source.is_online else lag.withheld  # no server was asked what it offers
+    holds = {"expired": _has_expired(cycle, active, refusal, now=now), "behind": lag.behind, "withheld": withheld}
     return {
         kind: counted(cycle.state.patience(cycle.model, kind), holds=holds[kind], now=now) for kind in PATIENCE_KINDS
     }  # fmt: skip

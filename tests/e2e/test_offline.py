@@ -20,12 +20,9 @@ from device_client.bundle.digest import Digest
 from device_client.console import run_main
 from device_client.install.folder import DeviceFolder
 from device_client.install.state import open_state
-from device_client.trust.times import utc_now
 from sealift import cli
-from tests.simulator import RepositorySimulator
-from tests.unit.device import world as world_module
-from tests.unit.device.offline_files import release
-from tests.unit.device.world import Bundle, World, bundle
+from tests.unit.device.offline_files import live_world, release
+from tests.unit.device.world import THE_MODEL, Bundle, World, bundle
 from tests.unit.packager.published import publish_to, write_layout
 
 UNREAD = ("metadata/1.root.json", "oci-layout", "index.json")
@@ -33,11 +30,7 @@ UNREAD = ("metadata/1.root.json", "oci-layout", "index.json")
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A repository that was signed just now, since commands ask the machine's clock."""
-    now = utc_now()
-    monkeypatch.setattr(world_module, "NOW", now)
-    monkeypatch.setattr(world_module, "RepositorySimulator", functools.partial(RepositorySimulator, now=now))
-    return World(tmp_path / "device")
+    return live_world(tmp_path / "device", monkeypatch)
 
 
 @pytest.fixture
@@ -146,7 +139,7 @@ def test_a_copy_of_the_file_with_one_damaged_byte_installs_nothing(
         status, told, _ = sealift("device", "import", out, "--dir", tried, capsys=capsys)
         assert (status, told["ok"]) == (1, False), at
         with open_state(DeviceFolder(tried).state) as state:
-            assert state.active(world_module.THE_MODEL) is None
+            assert state.active(THE_MODEL) is None
     out.write_bytes(whole)
     assert sealift("device", "import", out, "--dir", device, capsys=capsys)[0] == 0
 
@@ -162,3 +155,22 @@ def test_a_file_for_another_device_says_which_models_it_holds(
     status, told, said = sealift("device", "import", tmp_path / "F.tar", "--dir", other, capsys=capsys)
     assert (status, told["code"], told["expected"], told["actual"]) == (2, "import_models", "digits/other", "digits/ocr")
     assert "digits/ocr" in said
+
+
+def test_a_device_is_born_with_its_factory_bundle_or_not_at_all(
+    tmp_path: Path, world: World, repo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, root = tmp_path / "factory.tar", tmp_path / "root.json"
+    sealift("export", "digits/ocr", "--repo", repo, "--out", out, capsys=capsys)
+    root.write_bytes(world.sim.bootstrap)
+    arguments = ("--root", root, "--root-sha256", Digest.of(world.sim.bootstrap).hex, "--server", "http://127.0.0.1:9")
+    made = ("device", "init", "--model", "digits/ocr", *arguments, "--factory", out, "--dir")
+    status, told, _ = sealift(*made, tmp_path / "born", capsys=capsys)
+    assert (status, told["factory"]) == (0, {"digits/ocr": "1.0.0"})
+    np.savez(tmp_path / "in.npz", x=np.ones((1, 3), np.float32))
+    status, told, _ = sealift("device", "infer", "--dir", tmp_path / "born", "--input", tmp_path / "in.npz", capsys=capsys)
+    assert (status, told["outputs"]) == (0, {"y": [[3.0, 3.0, 3.0]]})
+    out.write_bytes(out.read_bytes()[:-1])
+    before = sorted(tmp_path.iterdir())
+    status, told, _ = sealift(*made, tmp_path / "stillborn", capsys=capsys)
+    assert (status, told["code"], sorted(tmp_path.iterdir())) == (1, "offline_truncated", before)

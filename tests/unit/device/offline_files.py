@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from device_client.bundle.digest import Digest
+import pytest
+from tuf.api.metadata import TargetFile
+
+from device_client.bundle import BundlePath, Counter, Digest, ModelPath
 from device_client.install.import_offline import open_import
 from device_client.install.poll import PollResult
 from device_client.install.selftest import SelfTestReport, run_selftest
+from device_client.trust.channel import Channel
+from device_client.trust.custom import parse_audit_custom
+from device_client.trust.times import utc_now
+from tests.simulator import RepositorySimulator
 from tests.unit.bundle.archives import archive, blob
-from tests.unit.device.world import THE_MODEL, Bundle, World
+from tests.unit.device import world as world_module
+from tests.unit.device.world import THE_MODEL, Bundle, World, verdict
 
 TAIL = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": b'{"schemaVersion":2,"manifests":[]}'}
 
@@ -47,6 +57,32 @@ def release(world: World, made: Bundle, **audit: object) -> dict[str, bytes]:
     world.channel(made)
     world.sim.publish("release-digits", "audit-digits")
     return members_of(world, made)
+
+
+def list_model(world: World, model: ModelPath, made: Bundle) -> dict[str, bytes]:
+    """Both roles list another model's bundle and its channel, under the world's own records; gives its blobs as members."""
+    path, mine = BundlePath(model.line, model.model, made.contract.version), BundlePath(THE_MODEL.line, THE_MODEL.model, "1.0.0")
+    release_role, audit_role = world.sim.delegated[model.release_role], world.sim.delegated[model.audit_role]
+    channel = Channel(made.contract.version, made.contract.counter, Counter(0, 0)).to_bytes()
+    said = parse_audit_custom(audit_role.targets[mine.audit_target].unrecognized_fields["custom"], "test")
+    audited = {"custom": replace(said, variants={made.model(): verdict()}).to_json()}
+    entries = (
+        (release_role, path.release_target, made.manifest, release_role.targets[mine.release_target].unrecognized_fields),
+        (release_role, model.channel_target, channel, {}),
+        (audit_role, path.audit_target, made.manifest, audited),
+    )
+    for role, target, data, fields in entries:
+        role.targets[target] = TargetFile(len(data), {"sha256": Digest.of(data).hex}, target, dict(fields))
+    world.sim.publish(model.release_role, model.audit_role)
+    return dict(blob(data) for data in (*made.blobs.values(), channel))
+
+
+def live_world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A device and a repository that was signed just now: commands ask the machine's clock."""
+    now = utc_now()
+    monkeypatch.setattr(world_module, "NOW", now)
+    monkeypatch.setattr(world_module, "RepositorySimulator", functools.partial(RepositorySimulator, now=now))
+    return World(folder)
 
 
 def import_into(world: World, path: Path, *, selftest: Callable[..., SelfTestReport] = run_selftest) -> PollResult:

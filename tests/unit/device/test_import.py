@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_client.bundle import Counter, Digest, ModelPath
-from device_client.errors import IntegrityError, SealiftError, StateError, UsageError
+from device_client.bundle import Counter, Digest
+from device_client.errors import IntegrityError, SealiftError, StateError
 from device_client.install.import_offline import open_import
 from device_client.install.offline_source import FileBlobs
 from device_client.install.poll import poll
-from device_client.install.selftest import SelfTestReport
+from device_client.install.selftest import SelfTestReport, run_selftest
 from device_client.trust.custom import Rollout
 from tests.simulator import AUDIT, RELEASE
-from tests.unit.bundle.archives import archive
+from tests.unit.bundle.archives import archive, blob
 from tests.unit.device.offline_files import import_into, members_of, metadata_of, release, snapshot_of, write_file
 from tests.unit.device.world import THE_MODEL, FakeServer, World, bundle, verdict
 
@@ -107,9 +107,9 @@ def test_only_the_blobs_that_the_device_lacks_are_read_from_the_file(world: Worl
     import_into(world, write_file(file, release(world, first)), selftest=passes)
     second = bundle("1.1.0", counter=2)
     result = import_into(world, write_file(file, release(world, second, seq=2)), selftest=passes)
-    assert result.bytes_downloaded < len(first.blobs[first.model()]) + sum(
-        len(data) for digest, data in second.blobs.items() if digest not in first.blobs
-    ) + len(channel_bytes(world))
+    new = sum(len(data) for digest, data in second.blobs.items() if digest not in first.blobs)
+    assert result.bytes_downloaded == new + len(channel_bytes(world))
+    assert second.model() in first.blobs
 
 
 def test_an_older_file_after_an_online_update_is_refused_as_rollback(world: World, file: Path) -> None:
@@ -251,14 +251,6 @@ def test_a_file_that_is_cut_short_after_the_first_pass_is_refused(world: World, 
     assert refused.value.code == "blob_size_mismatch"
 
 
-def test_a_file_for_other_models_says_what_it_holds_and_what_was_wanted(world: World, file: Path) -> None:
-    device = replace(world.device, config=replace(world.device.config, models=(ModelPath("digits", "other"),)))
-    write_file(file, release(world, bundle("1.0.0", counter=1)))
-    with pytest.raises(UsageError) as refused, open_import(device, file):
-        pass
-    assert (refused.value.code, refused.value.actual, refused.value.expected) == ("import_models", "digits/ocr", "digits/other")
-
-
 class Killed(BaseException):
     """What no handler of the code takes for an error."""
 
@@ -267,12 +259,12 @@ def _killed_in_blob(number: int) -> Callable[..., int]:
     """A way to blobs that ends in the middle of the one with this number."""
     real, left = FileBlobs.download, [number]
 
-    def download(self: FileBlobs, path: str, *, size: int, write: Callable[[bytes], None]) -> int:
+    def download(self: FileBlobs, path: str, **options: Any) -> int:
         if left[0] == 0:
-            write(b"half")
+            options["write"](b"half")
             raise Killed
         left[0] -= 1
-        return real(self, path, size=size, write=write)
+        return real(self, path, **options)
 
     return download
 
@@ -310,3 +302,41 @@ def test_a_broken_file_changes_nothing_of_the_device(world: World, file: Path) -
     file.write_bytes(archive({**members, "blobs/sha256/../../../etc/passwd": b"x"}))
     assert refusal(world, file).code == "offline_name"
     assert snapshot_of(world.device.folder.path) == before
+
+
+def test_blobs_may_be_read_side_by_side(world: World, file: Path) -> None:
+    made = bundle("1.0.0", counter=1)
+    big = [bytes([number]) * 900_001 for number in range(4)]
+    write_file(file, {**release(world, made), **dict(map(blob, big))})
+    got: dict[int, bytearray] = {number: bytearray() for number in range(4)}
+    with open_import(world.device, file) as found:
+        blobs = FileBlobs(found.offline, where=str(file))
+
+        def read(number: int) -> None:
+            path = f"/blobs/sha256/{Digest.of(big[number]).hex}"
+            blobs.download(path, size=len(big[number]), write=got[number].extend)
+
+        threads = [threading.Thread(target=read, args=(number,)) for number in got]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [bytes(data) for data in got.values()] == big
+
+
+def test_an_import_says_nothing_about_what_the_server_withholds(world: World, file: Path) -> None:
+    world.publish(bundle("1.0.0", counter=1))
+    world.poll(selftest=passes)
+    second = bundle("1.1.0", counter=2, scale=3.0, golden_scale=9.0)
+    members = release(world, second, seq=2)
+    for _ in range(3):
+        world.pass_days()
+        world.poll(selftest=never)  # offers 1.0.0 although the channel says 1.1.0
+    with world.state() as state:
+        assert (days := state.patience(THE_MODEL, "withheld").days) == 3
+    world.pass_days()
+    with pytest.raises(SealiftError):
+        import_into(world, write_file(file, {**members_of(world, second)}), selftest=run_selftest)
+    with world.state() as state:
+        assert state.patience(THE_MODEL, "withheld").days == days
+    assert members
