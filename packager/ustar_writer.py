@@ -34,7 +34,7 @@ class UstarWriter:
         """A blob under its digest, written by ``copy``, which may be called again by its owner after this raised.
 
         Raises:
-            IntegrityError: other bytes, or more or fewer, than ``ref`` says; the file ends where it ended before.
+            IntegrityError: other bytes, or more or fewer, than ``ref`` says; the next member is written over what there is.
         """
         start = self._file.tell()
         hasher, left = hashlib.sha256(), ref.length
@@ -53,7 +53,6 @@ class UstarWriter:
                 raise IntegrityError("the blob is not what its name says", code="blob_digest_mismatch", where=str(ref.digest))
         except BaseException:
             self._file.seek(start)
-            self._file.truncate()
             raise
         self._pad(ref.length)
 

@@ -13,6 +13,7 @@ The file is read through before anything of the device is opened: one that break
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -22,16 +23,19 @@ from tuf.api.metadata import Targets
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.offline import OfflineFile, open_offline
-from device_client.bundle.path import ModelPath
-from device_client.errors import FormatError, UsageError
+from device_client.bundle.path import BundlePath, ModelPath
+from device_client.errors import FormatError, UsageError, VerificationError
 from device_client.install.folder import Device
 from device_client.install.offline_source import FileBlobs, FileFetcher, FileSource
 from device_client.install.poll import PollResult, poll
 from device_client.install.selftest import SelfTestReport, run_selftest
 from device_client.limits import DEFAULT_LIMITS, Limits
+from device_client.trust.channel import parse_channel
 from device_client.trust.rules import parse_role
 from device_client.trust.times import utc_now
 from device_client.trust.trusted_time import BootTime, boot_time
+
+_CHANNEL = re.compile(r"release/([^/]+/[^/]+)/channel\.json\Z")
 
 
 class Import:
@@ -47,9 +51,9 @@ class Import:
         self._device = device
         self._where = where
         self._limits = limits
-        held = channels_in(offline, limits=limits)
+        held = models_in(offline, limits=limits)
         followed = device.config.models
-        self.models = tuple(model for model in followed if model.channel_target in held)
+        self.models = tuple(model for model in followed if model in held)
         self.missing = tuple(model for model in followed if model not in self.models)
         if not self.models:
             raise UsageError(
@@ -57,7 +61,7 @@ class Import:
                 code="import_models",
                 where=where,
                 expected=" or ".join(map(str, followed))[:300],
-                actual=", ".join(sorted(held)).replace("release/", "").replace("/channel.json", "")[:300] or "no model",
+                actual=", ".join(sorted(map(str, held)))[:300] or "no model",
                 hint="export the models that this device follows; they are in its device.toml",
             )
 
@@ -96,25 +100,56 @@ def open_import(device: Device, path: Path, *, limits: Limits = DEFAULT_LIMITS) 
         yield Import(device, offline, where=str(path), limits=limits)
 
 
-def channels_in(offline: OfflineFile, *, limits: Limits = DEFAULT_LIMITS) -> frozenset[str]:
-    """Target paths of the channel documents that some role file lists and whose bytes are in the file.
+def models_in(offline: OfflineFile, *, limits: Limits = DEFAULT_LIMITS) -> frozenset[ModelPath]:
+    """The models whose channel document and newest manifest are in the file.
 
     Unverified, and only good for telling people what a file is about: leaving a model out takes nothing from a device that not
-    bringing the file would not.
+    bringing the file would not. The channel alone would not do: those of two models may be the same bytes.
 
     Raises:
         FormatError, LimitError: a release role that is no metadata.
     """
+    listed = _release_entries(offline, limits=limits)
     blobs, found = offline.blob_digests(), set()
-    for name, data in offline.metadata.items():
-        if not name.role.startswith("release-"):
+    for target in listed:
+        model = _model_of(target)
+        if model is None or not (held := listed[target] & blobs):
             continue
-        signed = parse_role(data, where=str(name), limits=limits).signed
-        entries = signed.targets if isinstance(signed, Targets) else {}
-        for target, entry in entries.items():
-            if target.endswith("/channel.json") and _digest(entry.hashes.get("sha256")) in blobs:
-                found.add(target)
+        wanted = [listed.get(newest, set()) for digest in held if (newest := _newest(offline, digest, model, limits=limits))]
+        if not wanted or any(not manifests or manifests & blobs for manifests in wanted):  # else the poll says what is wrong
+            found.add(model)
     return frozenset(found)
+
+
+def _release_entries(offline: OfflineFile, *, limits: Limits) -> dict[str, set[Digest]]:
+    """Digests by target path, of every release role and bin in the file."""
+    listed: dict[str, set[Digest]] = {}
+    for name, data in offline.metadata.items():
+        signed = parse_role(data, where=str(name), limits=limits).signed if name.role.startswith("release-") else None
+        for target, entry in signed.targets.items() if isinstance(signed, Targets) else ():
+            digest = _digest(entry.hashes.get("sha256"))
+            listed.setdefault(target, set()).update(() if digest is None else (digest,))
+    return listed
+
+
+def _model_of(target: str) -> ModelPath | None:
+    """The model that a channel's target path belongs to."""
+    match = _CHANNEL.match(target)
+    try:
+        return None if match is None else ModelPath.parse(match[1])
+    except FormatError:
+        return None
+
+
+def _newest(offline: OfflineFile, channel: Digest, model: ModelPath, *, limits: Limits) -> str | None:
+    """Target path of the manifest that a channel document names; None if it is not one, which the poll says better."""
+    try:
+        if offline.blob_size(channel) > limits.max_channel_bytes:
+            return None
+        latest = parse_channel(offline.read(channel), limits=limits).latest
+        return BundlePath(model.line, model.model, latest).release_target
+    except VerificationError:
+        return None
 
 
 def _digest(text: object) -> Digest | None:

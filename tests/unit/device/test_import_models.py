@@ -66,7 +66,7 @@ def test_one_model_s_refusal_does_not_keep_the_other_from_its_update(
     world: World, members: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = bundle("1.0.0", counter=1)
-    del members[f"blobs/sha256/{broken.digest.hex}"]
+    del members[f"blobs/sha256/{Digest.of(broken.contract.to_bytes()).hex}"]
     made = follower(world, tmp_path / "both", THE_MODEL, ASR)
     status, told, _ = by_command(made, write_file(tmp_path / "F.tar", members), capsys=capsys)
     results = told["results"]
@@ -92,6 +92,21 @@ def test_what_is_not_in_the_file_is_said(world: World, file: Path, tmp_path: Pat
     status, told, said = by_command(made, file, capsys=capsys)
     assert (status, told["result"]) == (0, "installed")
     assert "digits/none: not in the file" in said
+
+
+def test_a_model_that_the_roles_list_and_the_file_does_not_hold_is_not_in_the_file(
+    world: World, members: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The channels of both are the same bytes: what tells is the manifest."""
+    del members[f"blobs/sha256/{bundle('1.0.0', counter=1, scale=5.0, model='asr').digest.hex}"]
+    made = follower(world, tmp_path / "both", THE_MODEL, ASR)
+    with open_import(made, write_file(tmp_path / "F.tar", members)) as found:
+        assert (found.models, found.missing) == ((THE_MODEL,), (ASR,))
+    channel = world.sim.delegated["release-digits"].targets[ASR.channel_target].hashes["sha256"]
+    del members[f"blobs/sha256/{channel}"]
+    with pytest.raises(UsageError) as refused, open_import(made, write_file(tmp_path / "F.tar", members)):
+        pass
+    assert (refused.value.code, refused.value.actual) == ("import_models", "no model")
 
 
 def test_a_file_for_other_models_says_what_it_holds_and_what_was_wanted(world: World, file: Path) -> None:

@@ -300,9 +300,9 @@ def test_a_blob_that_broke_off_can_be_written_again_from_where_it_began(tmp_path
         UstarWriter(file).add_blob(ref, lambda write: write(data))
     with broken.open("wb") as file:
         tar = UstarWriter(file)
-        for bad in (data[:-1], data + b"y", b"z" * len(data)):
+        for bad in ((data[:-1],), (data, b"y"), (data + b"y",), (b"z" * len(data),), ()):
             with pytest.raises(IntegrityError):
-                tar.add_blob(ref, lambda write, bad=bad: write(bad))  # type: ignore[misc]
+                tar.add_blob(ref, lambda write, bad=bad: [write(part) for part in bad])  # type: ignore[misc]
             assert file.tell() == 0
         tar.add_blob(ref, lambda write: write(data))
     assert whole.read_bytes() == broken.read_bytes()

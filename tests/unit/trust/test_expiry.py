@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from device_client.errors import SealiftError, TrustError
 from device_client.trust.expiry import NO_GRACE, is_over, stretched_text
-from device_client.trust.refs import BlobRef
+from device_client.trust.times import format_time
 from tests.simulator import AUDIT, NOW, RELEASE, RepositorySimulator
 from tests.unit.trust.test_refresh_edges import MODEL, V, _list_channel
 
@@ -94,16 +93,27 @@ def test_an_offline_role_that_expired_a_second_ago_is_refused_whatever_the_grace
     assert refusal.value.code == "metadata_expired"
 
 
-@pytest.mark.parametrize(
-    "asked", [lambda trusted: trusted.channel_ref(MODEL), lambda trusted: trusted.agree(RepositorySimulator.path(V))]
-)
-def test_an_expired_release_role_gives_no_channel_either(
-    sim: RepositorySimulator, tmp_path: Path, asked: Callable[..., BlobRef]
-) -> None:
+def test_an_expired_release_role_gives_no_channel_either(sim: RepositorySimulator, tmp_path: Path) -> None:
     for online in ("timestamp", "snapshot"):
         _expire(sim, online, 20 * DAY)
     _expire(sim, RELEASE, DAY)
     trusted = sim.refresh(tmp_path, now=NOW + DAY + SECOND, grace=30 * DAY)
     with pytest.raises(TrustError) as refusal:
-        asked(trusted)
+        trusted.channel_ref(MODEL)
     assert refusal.value.code == "metadata_expired"
+
+
+@pytest.mark.parametrize(("late", "refused"), [(-SECOND, False), (0 * SECOND, True)])
+def test_a_clock_that_is_behind_does_not_lengthen_the_grace(
+    sim: RepositorySimulator, tmp_path: Path, late: timedelta, refused: bool
+) -> None:
+    """The release role was signed after the timestamp's grace had ended: so late it is at least, whatever the clock says."""
+    _expire(sim, "timestamp", DAY)
+    _expire(sim, "snapshot", 20 * DAY)
+    sim.delegated[RELEASE].unrecognized_fields["issued"] = format_time(NOW + DAY + GRACE + late)
+    if not refused:
+        _ask(sim, tmp_path, after=0 * DAY, grace=GRACE)
+        return
+    with pytest.raises(TrustError) as refusal:
+        _ask(sim, tmp_path, after=0 * DAY, grace=GRACE)
+    assert (refusal.value.code, refusal.value.where) == ("metadata_expired", "timestamp")
