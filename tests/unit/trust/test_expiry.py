@@ -80,6 +80,13 @@ def test_an_online_role_within_the_grace_counts_and_is_told_and_one_second_later
         assert refusal.value.code == "metadata_expired"
 
 
+def test_both_online_roles_are_told(sim: RepositorySimulator, tmp_path: Path) -> None:
+    _expire(sim, "timestamp", DAY)
+    _expire(sim, "snapshot", 2 * DAY)
+    told = _ask(sim, tmp_path, after=3 * DAY, grace=GRACE)
+    assert told == "snapshot expired 1 day ago, timestamp expired 2 days ago"
+
+
 @pytest.mark.parametrize("role", ["root", "targets", RELEASE, AUDIT])
 def test_an_offline_role_that_expired_a_second_ago_is_refused_whatever_the_grace(
     sim: RepositorySimulator, tmp_path: Path, role: str
