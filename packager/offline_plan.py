@@ -83,13 +83,19 @@ class ExportPlan:
         return sorted({ref for release in self.releases for ref in release.blobs}, key=lambda ref: ref.digest)
 
     def expiries(self) -> dict[str, datetime]:
-        """When each role of the newest versions ends."""
+        """When each role of the newest versions ends, and each verdict on a variant that the file carries."""
         newest: dict[str, Any] = {}
         for name, data in self.metadata.items():
             signed, role = parse_role(data, where=name).signed, _ROLE_OF.sub("", name).removesuffix(".json")
             if role not in newest or newest[role].version < signed.version:
                 newest[role] = signed
-        return {role: signed.expires for role, signed in sorted(newest.items())}
+        verdicts = {
+            f"verdict on {release.agreed.path} {each}": verdict.expires
+            for release in self.releases
+            for each in release.variants
+            if (verdict := release.agreed.audit.variants.get(release.contract.variant(each).model.digest)) is not None
+        }
+        return {**{role: signed.expires for role, signed in sorted(newest.items())}, **verdicts}
 
 
 def plan_export(

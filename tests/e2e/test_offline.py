@@ -134,7 +134,7 @@ def test_a_copy_of_the_file_with_one_damaged_byte_installs_nothing(
         places = [(tar.getmember(name).offset_data, tar.getmember(name).size) for name in UNREAD]
     unread = {start + at for start, size in places for at in range(size)}
     for at in sorted(set(range(0, len(whole), 701)) - unread):
-        out.write_bytes(whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :])
+        out.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         tried = shutil.copytree(device, tmp_path / f"tried-{at}")
         status, told, _ = sealift("device", "import", out, "--dir", tried, capsys=capsys)
         assert (status, told["ok"]) == (1, False), at

@@ -26,7 +26,7 @@ from tests.simulator import AUDIT, RELEASE
 from tests.unit.bundle.archives import Header
 from tests.unit.device.offline_files import import_into, release
 from tests.unit.device.test_import import never, passes
-from tests.unit.device.world import THE_MODEL, Bundle, World, bundle
+from tests.unit.device.world import THE_MODEL, Bundle, World, bundle, verdict
 from tests.unit.packager.published import ATTESTATION, MEASUREMENTS, publish_to, write_layout
 
 
@@ -125,6 +125,13 @@ def test_bins_that_nothing_was_looked_up_in_are_there_for_devices_that_hold_olde
     with open_offline(tmp_path / "F.tar") as offline:
         assert {f"{role}-{number}" for role in (RELEASE, AUDIT) for number in range(4)} <= {name.role for name in offline.metadata}
     assert import_into(world, tmp_path / "F.tar", selftest=passes).result == "installed"
+
+
+def test_until_when_the_file_can_be_imported_is_known_from_roles_and_verdicts(world: World, repo: Path) -> None:
+    ends = plan(repo, world).expiries()
+    assert set(ends) == {"root", "timestamp", "snapshot", "targets", RELEASE, AUDIT, "verdict on digits/ocr/1.0.0 int8"}
+    assert min(ends, key=lambda name: ends[name]) == "timestamp"
+    assert ends["verdict on digits/ocr/1.0.0 int8"] == verdict().expires
 
 
 # Refusals: nothing is written.
