@@ -114,6 +114,7 @@ def init(
         unsafe_plain_http=unsafe_plain_http,
         prepare=prepare,
     )
+    born = "".join(f", with {model} {found.version}" for model, found in born_with.items())
     result: dict[str, object] = {
         "ok": True,
         "dir": str(path),
@@ -123,7 +124,11 @@ def init(
         "factory": {str(model): found.version for model, found in born_with.items()},
         "unsafe": list(made.unsafe),
     }
-    show(result, f"device {made.identity.device_id[:16]} made in {path}; next: sealift device enroll --dir {path}", as_json=as_json)
+    show(
+        result,
+        f"device {made.identity.device_id[:16]} made in {path}{born}; next: sealift device enroll --dir {path}",
+        as_json=as_json,
+    )
 
 
 @device.command()

@@ -133,6 +133,7 @@ def test_a_copy_of_the_file_with_one_damaged_byte_installs_nothing(
     with tarfile.open(out) as tar:  # a device has its own first root, and needs neither layout nor index
         places = [(tar.getmember(name).offset_data, tar.getmember(name).size) for name in UNREAD]
     unread = {start + at for start, size in places for at in range(size)}
+    # The lowest bit: another case of a hexadecimal digit in a signature would be the same signature.
     for at in sorted(set(range(0, len(whole), 701)) - unread):
         out.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         tried = shutil.copytree(device, tmp_path / f"tried-{at}")
