@@ -19,6 +19,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def init_device(
     models: tuple[ModelPath, ...],
     policy: bytes | None = None,
     unsafe_plain_http: bool = False,
+    prepare: Callable[[Device], object] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Device:
     """Makes a device's folder; nothing is fetched, and nothing that exists is changed.
@@ -136,6 +138,8 @@ def init_device(
         models: what this device follows.
         policy: text of the acceptance policy, or None for the default.
         unsafe_plain_http: allow ``http://`` to a server that is not on this machine.
+        prepare: what else the device must have before it exists, such as its factory bundle; called while the folder has
+            another name, and when it raises, no device is made.
         limits: bound of the root.
 
     Raises:
@@ -167,6 +171,8 @@ def init_device(
     making = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-new-"))
     try:
         _fill(DeviceFolder(making), root=root, config=config, policy=policy_text)
+        if prepare is not None:
+            prepare(open_device(making))
         making.rename(path)
         sync_folder(path.parent)
     except BaseException:

@@ -54,12 +54,13 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
     folder, roots = cycle.device.folder.metadata, cycle.state.roots()
     client = MetadataClient(
         metadata_dir=folder,
-        base_url=f"{cycle.device.config.server}/tuf/",
+        base_url=f"{cycle.http.base_url}/tuf/",
         bootstrap=choose_bootstrap(cycle.device.root, roots[max(roots)] if roots else None),
         limits=cycle.limits,
         clock=cycle.clock,
         uptime=cycle.uptime,
         fetcher=cycle.fetcher,
+        grace=cycle.source.grace,
     )
 
     def remember(marks: Marks, verified: Mapping[int, bytes]) -> None:
@@ -75,7 +76,7 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
         logger.warning("metadata cache set aside: %s", e)
         shutil.rmtree(folder, ignore_errors=True)
         trusted = client.refresh(cycle.state.marks(), remember)
-    cycle.found.trusted = trusted
+    cycle.found.trusted, cycle.found.stretched = trusted, trusted.stretched
     _learn(cycle, trusted)
     return trusted
 
