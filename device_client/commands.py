@@ -13,6 +13,7 @@ import click
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
+from device_client.commands_service import serve
 from device_client.console import json_option, show, step
 from device_client.errors import FormatError, MissingExtraError, SealiftError, UsageError
 
@@ -63,6 +64,9 @@ _dir_option = click.option(
 @click.group()
 def device() -> None:
     """Poll, verify, install, run."""
+
+
+device.add_command(serve)
 
 
 @device.command()

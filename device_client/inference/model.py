@@ -128,7 +128,7 @@ def find_installed(folder: DeviceFolder, model: ModelPath, *, limits: Limits = D
         FormatError: they contradict each other.
     """
     with open_state(folder.state) as state:
-        deployment = _runnable(state, model)  # 1
+        deployment = runnable(state, model)  # 1
         verify_installed(folder, state, deployment)  # 2
     store = BlobStore(folder.blobs, limits=limits)
     manifest = parse_manifest(store.read(deployment.manifest), limits=limits)  # 3
@@ -183,7 +183,13 @@ def check_against_contract(model: CheckedModel, contract: Contract, variant: Var
             raise _mismatch(what, expected=promised, actual=found)
 
 
-def _runnable(state: DeviceState, model: ModelPath) -> Deployment:
+def runnable(state: DeviceState, model: ModelPath) -> Deployment:
+    """The active deployment, if the owner's policy lets it run.
+
+    Raises:
+        StateError: nothing is installed (``not_installed``).
+        PolicyError: ``stopped_by_policy``.
+    """
     deployment, stop = state.active(model), state.stopped(model)
     if deployment is None:
         raise StateError("no model is installed", code="not_installed", where=str(model), hint="run `sealift device poll`")
