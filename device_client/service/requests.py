@@ -40,11 +40,12 @@ class Requests:
         device: the device.
         pool: its models.
         permissions: who may do what.
-        vote: hands a vote over.
+        vote: hands a vote over; by default to ``install/health.py``.
     """
 
-    def __init__(self, device: Device, pool: Pool, permissions: Permissions, *, vote: Vote = record_vote) -> None:
-        self._device, self._pool, self._permissions, self._vote = device, pool, permissions, vote
+    def __init__(self, device: Device, pool: Pool, permissions: Permissions, *, vote: Vote | None = None) -> None:
+        self._device, self._pool, self._permissions = device, pool, permissions
+        self._vote = vote or record_vote
         self._answers: dict[str, Callable[[Message, Peer], Reply]] = {
             "ping": self._ping,
             "models": self._models,

@@ -30,6 +30,7 @@ from device_client.service.protocol import Message, Tensor, read_tensors, receiv
 
 _MODULE = "device_client.service.worker"
 _MEMORY_STATUS = 77  # worker.MEMORY_STATUS; that module loads the runtime's side, which this process never does
+_TEXTS = ("where", "expected", "actual", "hint")
 _CODE = re.compile(r"[a-z][a-z0-9_]*\Z")
 _GRACE_MS = 2_000
 _ERRORS_BYTES = 4096
@@ -69,7 +70,7 @@ class RefusedError(SealiftError):
 
     def __init__(self, fields: Fields) -> None:
         self.fault = fields.text("fault", choices=("client", "model", "none")) if "fault" in fields else "model"
-        texts = {name: str(fields.raw(name))[:1000] for name in ("where", "expected", "actual", "hint") if fields.raw(name)}
+        texts = {name: str(fields.raw(name))[:1000] for name in _TEXTS if fields.raw(name) is not None}
         what, code = fields.text("error", max_chars=2000), fields.text("code", max_chars=64)
         if not _CODE.match(code):
             raise FormatError("not a code", code="field_value", where=fields.where, actual=ascii(code))

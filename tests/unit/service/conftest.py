@@ -53,7 +53,11 @@ class Town(World):
     def total(self, made: Bundle) -> Health:
         """All that was handed over about a bundle."""
         found = [health for manifest, health in self.health if manifest == made.digest]
-        return Health(*(sum(values) for values in zip(*(vars(health).values() for health in found), strict=True))) if found else Health()
+        return (
+            Health(*(sum(values) for values in zip(*(vars(health).values() for health in found), strict=True)))
+            if found
+            else Health()
+        )
 
     @contextmanager
     def serving(self) -> Iterator[InferenceServer]:
