@@ -84,6 +84,7 @@ class _Rule:
                 self._named.append((axis, ("file", size)))
         is_fixed = len(self._fixed) == len(spec.shape) and not self._named and self._impossible is None
         self._exact = tuple(self._fixed[axis] for axis in range(len(spec.shape))) if is_fixed else None
+        self._lowest, self._highest = np.minimum.reduce, np.maximum.reduce
         self._check_numbers = self._choose()
 
     def check(self, given: object, sizes: dict[object, int]) -> Array:
@@ -117,8 +118,11 @@ class _Rule:
         return self._check_each if kind in {"f", "c"} else None
 
     def _check_range(self, array: Array) -> None:
-        low = self._np.minimum.reduce(array, axis=None).item()
-        high = self._np.maximum.reduce(array, axis=None).item()
+        if array.size == 1:
+            low = high = array.item()
+        else:
+            flat = array.ravel()  # a view, where the array lies in one piece; a reduction over one axis is faster
+            low, high = self._lowest(flat).item(), self._highest(flat).item()
         self._judge(array, low, high)
 
     def _check_half(self, array: Array) -> None:

@@ -21,9 +21,8 @@ from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, IntegrityError, PolicyError, StateError
 from device_client.inference.inputs import InputPlan
-from device_client.inference.session import Session, open_session
+from device_client.inference.session import ALLOWED_PROVIDERS, Session, open_session
 from device_client.inference.walker import CheckedModel, check_model
-from device_client.install.facts import read_facts
 from device_client.install.folder import DeviceFolder
 from device_client.install.state import Deployment, DeviceState, open_state
 from device_client.install.store import BlobStore
@@ -58,7 +57,7 @@ class Installed:
     @property
     def providers(self) -> tuple[str, ...]:
         """Execution providers for the variant on this machine."""
-        return providers_for(self.variant, read_facts().providers)
+        return providers_for(self.variant, ALLOWED_PROVIDERS)
 
 
 class Model:

@@ -302,7 +302,8 @@ class Slot:
         self._retire()
         now = self._clock()
         self._current = _Running(worker, since=now, used=now)
-        logger.info("%s: %s runs in process %d", self.model, worker.deployment.version, worker.pid)
+        kept = f"network: {worker.network}; files: {worker.files}"
+        logger.info("%s: %s runs in process %d; %s", self.model, worker.deployment.version, worker.pid, kept)
 
 
 def _is_models_fault(error: SealiftError) -> bool:

@@ -1,9 +1,9 @@
 """A worker: limits itself, gets one model through its socket, and answers inferences until the socket closes.
 
 The order is the point: interpreter and runtime load first, from our own files; then the limits; then the first byte of the
-model is read, from the service, into memory that is this process' alone. It has no keys, no environment, an empty working
-directory, and where the kernel allows no network. Nothing here is imported by the service. It runs as the same user: what
-stands against a runtime that a model has taken over is the device's hardening.
+model is looked at, in memory that is this process' alone. It has no keys, no environment, an empty working directory, and where
+the kernel allows no network and no files. Nothing here is imported by the service. It runs as the same user: where the kernel has
+no Landlock, what stands against a runtime that a model has taken over is the device's hardening.
 
     first message    header: contract_bytes, variant, deadline...; body: contract, then model
     afterwards       {"op": "infer", "tensors": [...]} and an answer to each
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from device_client.bundle.contract import Contract, parse_contract
 from device_client.bundle.fields import read_text
 from device_client.errors import FormatError, LimitError, SealiftError, TransportError, UsageError
-from device_client.inference.confine import leave_network, limit_process
+from device_client.inference.confine import leave_files, leave_network, limit_process
 from device_client.inference.inputs import InputPlan
 from device_client.inference.runtime import import_runtime
 from device_client.inference.session import Session, open_session
@@ -62,6 +62,7 @@ def _serve(connection: socket.socket, network: str) -> None:
     if first is None:
         return
     limit_process(memory_bytes=first.header.integer("memory_bytes"), open_files=_OPEN_FILES)
+    files = leave_files()
     try:
         loaded = _load(first)
     except SealiftError as error:
@@ -70,7 +71,7 @@ def _serve(connection: socket.socket, network: str) -> None:
         return
     most = first.header.integer("max_message_bytes")
     del first  # a copy of the model
-    send(connection, {"ok": True, "network": network}, timeout_s=_PATIENCE_S)
+    send(connection, {"ok": True, "network": network, "files": files}, timeout_s=_PATIENCE_S)
     while (message := receive(connection, max_body_bytes=most, timeout_s=_PATIENCE_S, idle_s=math.inf)) is not None:
         # Ends this process also in the middle of a computation, and should the service have died meanwhile.
         signal.setitimer(signal.ITIMER_REAL, message.header.integer("kill_after_ms") / 1000)
@@ -156,10 +157,14 @@ def _exit_if_memory(error: SealiftError) -> None:
 
 
 def _load_runtime() -> None:
-    """Imports the runtime while there is still memory, files and threads to do so."""
+    """Imports everything while there is still memory, files and threads to do so."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"  # the service gives an empty environment
+    import array  # noqa: F401  # for machines of the other byte order
+
     import numpy as np
+
+    import device_client.bundle.contract_reader  # noqa: F401  # parse_contract imports it late
 
     np.seterr(all="ignore")  # what overflows in a conversion shows in the values
     import_runtime()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -184,6 +186,48 @@ def test_a_worker_has_no_environment_no_network_no_dumps_and_an_empty_folder(tow
         assert "NoNewPrivs:\t1" in process.joinpath("status").read_text()
         ours, theirs = (Path(f"/proc/{pid}/ns/net").readlink() for pid in ("self", process.name))
         assert ours != theirs or "shared" in server.pool.slot(THE_MODEL)._current.worker.network  # type: ignore[union-attr]
+
+
+CONFINED = """
+import os, socket, sys
+from device_client.inference.confine import leave_files, limit_process
+limit_process(memory_bytes=1 << 28, open_files=64)
+state = leave_files()
+outcomes = []
+for attempt in (lambda: open(sys.argv[1]), lambda: open(sys.argv[1] + "x", "w"), lambda: os.listdir("/"),
+                lambda: os.kill(os.getppid(), 0), lambda: socket.create_connection(("127.0.0.1", 1))):
+    try:
+        attempt()
+        outcomes.append("done")
+    except OSError as error:
+        outcomes.append(type(error).__name__)
+print(state, *outcomes, sep="|")
+"""
+
+
+def test_a_confined_process_reads_writes_signals_and_reaches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("key")
+    command = [sys.executable, "-c", CONFINED, str(tmp_path / "secret")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    state, *outcomes = done.stdout.strip().split("|")
+    if state != "none":
+        pytest.skip(f"files are {state}")
+    assert outcomes[:3] == ["PermissionError"] * 3
+    assert set(outcomes[3:]) <= {"PermissionError", "done", "ConnectionRefusedError"}  # by the kernel's age
+    control = subprocess.run(
+        [*command[:2], CONFINED.replace("state = leave_files()", "state = 'free'"), command[-1]],
+        capture_output=True, text=True, check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert control.stdout.strip().split("|")[1:4] == ["done"] * 3
+
+
+def test_a_worker_keeps_no_files_where_the_kernel_has_landlock(town: Town, connect: Connect) -> None:
+    town.release("1.0.0", counter=1)
+    with town.serving() as server:
+        connect().run("ocr", {"x": X})
+        current = server.pool.slot(THE_MODEL)._current
+        assert current is not None
+        assert current.worker.files == "none" or "Landlock" in current.worker.files
 
 
 def test_an_unused_worker_ends_and_the_next_request_starts_one(town: Town, connect: Connect) -> None:
