@@ -28,6 +28,7 @@ MAGIC = b"SLI1"
 PRELUDE = struct.Struct("<4sIQ")
 MAX_HEADER_BYTES = 64 * 1024
 MAX_TENSORS = 64
+_AT_ONCE_BYTES = 256 * 1024
 MAX_RANK = 32
 SIZES = {
     "bool": 1, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "float16": 2, "int32": 4, "uint32": 4, "float32": 4,
@@ -90,9 +91,10 @@ def send(
     chunks = [tensor.data for tensor in tensors] if tensors else chunks
     length = sum(memoryview(chunk).nbytes for chunk in chunks)
     deadline = time.monotonic() + timeout_s
-    _send_all(connection, PRELUDE.pack(MAGIC, len(text), length) + text, deadline)
-    for chunk in chunks:
-        _send_all(connection, chunk, deadline)
+    head = PRELUDE.pack(MAGIC, len(text), length) + text
+    # A small message goes at once: each piece would wake the other side for itself.
+    for piece in (b"".join((head, *chunks)),) if length <= _AT_ONCE_BYTES else (head, *chunks):
+        _send_all(connection, piece, deadline)
 
 
 def receive(
@@ -116,7 +118,8 @@ def receive(
     if not first:
         return None
     deadline = time.monotonic() + timeout_s
-    magic, header_bytes, body_bytes = PRELUDE.unpack(first + _receive(connection, PRELUDE.size - 1, deadline))
+    prelude = first if len(first) == PRELUDE.size else first + _receive(connection, PRELUDE.size - len(first), deadline)
+    magic, header_bytes, body_bytes = PRELUDE.unpack(prelude)
     if magic != MAGIC:
         raise FormatError("not a message of this protocol", code="message_syntax", where=where, expected="SLI1")
     if header_bytes > MAX_HEADER_BYTES or body_bytes > max_body_bytes:
@@ -182,7 +185,7 @@ def native(data: Buffer, dtype: str) -> Buffer:
 
 def _wait_first(connection: socket.socket, idle_s: float) -> bytes:
     connection.settimeout(None if idle_s == math.inf else max(idle_s, 0.001))
-    return _mapped(lambda: connection.recv(1))
+    return _mapped(lambda: connection.recv(PRELUDE.size))
 
 
 def _receive(connection: socket.socket, count: int, deadline: float) -> bytearray:
