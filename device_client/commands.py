@@ -16,6 +16,7 @@ from device_client.bundle.path import ModelPath
 from device_client.command_options import DigestType, ModelPathType, chosen_model, dir_option, existing_file, followed_model
 from device_client.commands_care import explain, recover, reset, rollback
 from device_client.commands_import import import_file
+from device_client.commands_service import serve
 from device_client.console import json_option, show, step
 from device_client.errors import MissingExtraError, SealiftError, UsageError
 
@@ -39,7 +40,7 @@ def device() -> None:
     """Poll, verify, install, run."""
 
 
-for command in (recover, rollback, reset, explain, import_file):
+for command in (recover, rollback, reset, explain, import_file, serve):
     device.add_command(command)
 
 

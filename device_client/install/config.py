@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.fields import Fields
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, UsageError
+from device_client.install.service_settings import ServiceSettings, read_service_settings
 
 SCHEMA = 1
 MAX_CONFIG_BYTES = 64 * 1024
@@ -26,6 +27,7 @@ class DeviceConfig:
     models: tuple[ModelPath, ...]
     root_sha256: Digest
     unsafe_plain_http: bool = False
+    service: ServiceSettings = field(default_factory=ServiceSettings)
 
     def to_toml(self) -> str:
         """The file form."""
@@ -47,7 +49,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
         UsageError: not TOML, an unknown key, or a wrong value (``device_config``).
     """
     try:
-        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http")
+        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "service")
         fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=known)
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
         unsafe = fields.boolean("unsafe_plain_http") if "unsafe_plain_http" in fields else False
@@ -56,6 +58,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
             models=fields.items("models", lambda value, _: ModelPath.parse(str(value)), max_items=MAX_MODELS),
             root_sha256=Digest(fields.text("root_sha256")),
             unsafe_plain_http=unsafe,
+            service=read_service_settings(fields),
         )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"not a TOML file: {e}", code="device_config", where=where) from e

@@ -201,7 +201,27 @@ def open_device(path: Path) -> Device:
             expected=f"a folder of user {os.geteuid()} that nobody else can write",
             actual=f"user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}",
         )
-    config = parse_config(_read(folder.config, MAX_CONFIG_BYTES), where=str(folder.config))
+    config = read_config(folder)
+    root = read_root(folder, config)
+    policy = parse_policy(_read(folder.policy, MAX_CONFIG_BYTES), where=str(folder.policy), models=config.models)
+    return Device(folder, config, policy, load_identity(folder.identity), root)
+
+
+def read_config(folder: DeviceFolder) -> DeviceConfig:
+    """``device.toml``.
+
+    Raises:
+        StateError: missing. UsageError: an unknown key or a wrong value.
+    """
+    return parse_config(_read(folder.config, MAX_CONFIG_BYTES), where=str(folder.config))
+
+
+def read_root(folder: DeviceFolder, config: DeviceConfig) -> bytes:
+    """The root that trust starts from: the one whose digest a person gave at ``init``.
+
+    Raises:
+        StateError: missing, or another (``root_digest``).
+    """
     root = _read(folder.root, DEFAULT_LIMITS.max_root_bytes)
     if Digest.of(root) != config.root_sha256:
         raise StateError(
@@ -212,8 +232,7 @@ def open_device(path: Path) -> Device:
             actual=Digest.of(root),
             hint="put the original file back",
         )
-    policy = parse_policy(_read(folder.policy, MAX_CONFIG_BYTES), where=str(folder.policy), models=config.models)
-    return Device(folder, config, policy, load_identity(folder.identity), root)
+    return root
 
 
 def _check_root(data: bytes, *, limits: Limits) -> None:
