@@ -14,6 +14,7 @@ import click
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
 from device_client.command_options import DigestType, ModelPathType, chosen_model, dir_option, existing_file, followed_model
+from device_client.commands_agent import run
 from device_client.commands_care import explain, recover, reset, rollback
 from device_client.commands_import import import_file
 from device_client.commands_service import serve
@@ -40,7 +41,7 @@ def device() -> None:
     """Poll, verify, install, run."""
 
 
-for command in (recover, rollback, reset, explain, import_file, serve):
+for command in (recover, rollback, reset, explain, import_file, serve, run):
     device.add_command(command)
 
 

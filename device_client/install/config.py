@@ -7,6 +7,7 @@ import tomllib
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from device_client.agent.settings import AgentSettings, read_agent_settings
 from device_client.bundle.digest import Digest
 from device_client.bundle.fields import Fields
 from device_client.bundle.path import ModelPath
@@ -28,6 +29,7 @@ class DeviceConfig:
     root_sha256: Digest
     unsafe_plain_http: bool = False
     service: ServiceSettings = field(default_factory=ServiceSettings)
+    agent: AgentSettings = field(default_factory=AgentSettings)
 
     def to_toml(self) -> str:
         """The file form."""
@@ -49,7 +51,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
         UsageError: not TOML, an unknown key, or a wrong value (``device_config``).
     """
     try:
-        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "service")
+        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "service", "agent")
         fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=known)
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
         unsafe = fields.boolean("unsafe_plain_http") if "unsafe_plain_http" in fields else False
@@ -59,6 +61,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
             root_sha256=Digest(fields.text("root_sha256")),
             unsafe_plain_http=unsafe,
             service=read_service_settings(fields),
+            agent=read_agent_settings(fields.raw("agent") if "agent" in fields else {}, where=f"{where}.agent"),
         )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"not a TOML file: {e}", code="device_config", where=where) from e

@@ -47,6 +47,7 @@ class Found:
         unaudited: the channel's ``latest``, while only the release role lists it.
         channel_code: why the channel counts for nothing.
         offered: the version that the server named.
+        poll_s: when it wants to be asked again, in seconds.
         activated: whether a bundle was activated.
     """
 
@@ -62,6 +63,7 @@ class Found:
     unaudited: str | None = None
     channel_code: str | None = None
     offered: str | None = None
+    poll_s: int | None = None
     activated: bool = False
 
 

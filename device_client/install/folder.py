@@ -9,6 +9,7 @@
     blobs/  tuf/    blobs by digest; metadata cache, disposable
     empty/          working directory of processes that load a model; empty and read-only
     lock            one process at a time
+    agent.json, agent.lock    when `sealift device run` polls next; one agent at a time
 
 Made beside its place and renamed, so that it is there complete or not at all.
 """

@@ -43,6 +43,7 @@ def ask_next(cycle: Cycle) -> str | None:
     """
     token, _ = cycle.state.enrolment()
     answer = cycle.http.request("GET", f"/v1/devices/me/next?model={cycle.model}", token=token)
+    cycle.found.poll_s = _poll_s(answer.headers.get("sealift-poll-seconds", ""))
     if answer.status == 204:
         return None
     fields = Fields(answer.json("next"), where="next")
@@ -50,6 +51,11 @@ def ask_next(cycle: Cycle) -> str | None:
         raise FormatError("the server answers for another model", code="next_answer", actual=fields.text("model")[:150])
     cycle.ledger.version = cycle.found.offered = check_name(fields.raw("version"), what="version", where="next.version")
     return cycle.found.offered
+
+
+def _poll_s(text: str) -> int | None:
+    """The server's wish, or None for anything that is none; the agent bounds it (``agent/schedule.py``)."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
 
 
 def agree_on_offer(cycle: Cycle, trusted: TrustedMetadata, version: str) -> AgreedRelease:

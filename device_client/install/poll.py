@@ -43,7 +43,6 @@ from device_client.install.report import send_reports
 from device_client.install.selftest import SelfTestReport, run_selftest
 from device_client.install.standing import settle
 from device_client.install.state import Deployment
-from device_client.install.trial import try_release
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.times import utc_now
 from device_client.trust.trusted_metadata import TrustedMetadata
@@ -64,6 +63,7 @@ class PollResult:
         bytes_downloaded: of blobs.
         selftest: of a bundle that was installed.
         reports_waiting: for the server to take them.
+        poll_s: when the server wants to be asked again, in seconds; None if it did not say.
     """
 
     result: str
@@ -73,6 +73,7 @@ class PollResult:
     bytes_downloaded: int = 0
     selftest: SelfTestReport | None = None
     reports_waiting: int = 0
+    poll_s: int | None = None
 
     def to_json(self) -> dict[str, object]:
         """The flat form for ``--json``."""
@@ -89,6 +90,7 @@ class PollResult:
             "bytes_downloaded": self.bytes_downloaded,
             "selftest_s": self.selftest.seconds if self.selftest else None,
             "reports_waiting": self.reports_waiting,
+            "poll_s": self.poll_s,
         }
 
 
@@ -151,8 +153,17 @@ def poll(
             raise failure from error
         standing = settle(cycle, None)
         _keep_decision(cycle, result=result, standing=standing.action.value)
-        waiting = send_reports(state, device, way) if cycle.source.is_online else len(state.outbox())
-        return PollResult(result, model, state.active(model), standing.action.value, cycle.received, report, waiting)
+        waiting = send_reports(state, device, way, now=cycle.now()) if cycle.source.is_online else len(state.outbox())
+        return PollResult(
+            result,
+            model,
+            state.active(model),
+            standing.action.value,
+            cycle.received,
+            selftest=report,
+            reports_waiting=waiting,
+            poll_s=cycle.found.poll_s,
+        )
 
 
 def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
@@ -192,6 +203,8 @@ def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
         check_ready(cycle, agreed.manifest.digest)
     cycle.trace.passed("policy", "policy, rollout and maintenance window let this device take it now")
     # 7 to 11. Fetched, verified, walked, staged, and tried in a child with limits.
+    from device_client.install.trial import try_release  # here: memory that a poll with nothing new does not need
+
     tried = try_release(cycle, agreed)
     cycle.trace.passed("variant", "the first variant that fits this machine and was audited", measured=tried.variant.id)
     cycle.trace.passed("selftest", "it computes its golden probes within its budget", measured=tried.report.measured_text())
@@ -238,4 +251,4 @@ def _record(cycle: Cycle, refusal: SealiftError) -> None:
         except (VerificationError, StateError) as error:
             logger.warning("the standing of %s could not be judged: %s", cycle.model, error)
         if cycle.source.is_online:
-            send_reports(cycle.state, cycle.device, cycle.http)
+            send_reports(cycle.state, cycle.device, cycle.http, now=cycle.now())
