@@ -127,6 +127,7 @@ def _rebuild(
         detail = f"state.db was {why}: made anew from marks.json; nothing is installed, and the device must enrol again"
         _tell(device, state, model, code="state_rebuilt", detail=detail, now=now)
     _set_aside(path)
+    sync_folder(path.parent)  # first: SQLite would take a log that came back under the old name for the new database's
     making.rename(path)
     sync_folder(path.parent)
     return open_state(path)
