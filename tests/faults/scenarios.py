@@ -1,0 +1,197 @@
+"""What a device is in the middle of when its power goes or its disk fails: one generator each.
+
+Before its ``yield`` a scenario prepares; what it yields says what must hold afterwards; what comes after the ``yield`` is recorded,
+cut and disturbed. ``power.py``, ``disk_errors.py`` and ``kills.py`` run every one of them. A new scenario is a few lines and an
+entry in ``SCENARIOS``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_client.errors import SealiftError, SelfTestError
+from device_client.install.selftest import SelfTestReport
+from device_client.install.state import JournalEntry
+from tests.simulator import AUDIT
+from tests.unit.device.world import World, bundle
+
+Told = Mapping[tuple[str, str], int]  # event and version
+
+
+def passes(*_: Any, **__: Any) -> SelfTestReport:
+    """A self-test that passes at once; the real one is tested elsewhere."""
+    return SelfTestReport(0.0, 0, "none")
+
+
+def fails(*_: Any, **__: Any) -> SelfTestReport:
+    """A self-test that finds other outputs."""
+    raise SelfTestError("the model computes something else", code="selftest_mismatch", where="golden self-test")
+
+
+def clean_poll(world: World) -> None:
+    """One poll that nothing disturbs."""
+    world.poll(selftest=passes)
+
+
+def refused_poll(world: World) -> None:
+    """One poll that ends in a refusal; which one is for the reports to say."""
+    with contextlib.suppress(SealiftError):
+        world.poll(selftest=fails)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must hold whatever happens.
+
+    Attributes:
+        runs: scales that may run between the fault and the next clean cycle; None stands for a model that may not run yet.
+        settled: the scale that runs after it.
+        told: how often each end (event, version) is reported, once all is over.
+        cycle: what a clean cycle is here.
+    """
+
+    runs: frozenset[float | None]
+    settled: float
+    told: Told
+    cycle: Callable[[World], None] = field(default=clean_poll)
+
+
+Scenario = Callable[[World], Iterator[Expected]]
+
+
+def first_install(world: World) -> Iterator[Expected]:
+    """Nothing runs; 1.0.0 comes."""
+    world.publish(bundle("1.0.0", counter=1, scale=2.0))
+    yield Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 1})
+    clean_poll(world)
+
+
+def update(world: World) -> Iterator[Expected]:
+    """1.0.0 runs; 2.0.0 comes, with a channel that raises the floor."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    made = bundle("2.0.0", counter=2, scale=3.0)
+    world.channel(made, floor=1)
+    world.publish(made)
+    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
+    clean_poll(world)
+
+
+def refused_selftest(world: World) -> Iterator[Expected]:
+    """1.0.0 runs; 2.0.0 fails its self-test and is remembered as bad."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    world.publish(bundle("2.0.0", counter=2, scale=3.0))
+    told = {("installed", "1.0.0"): 1, ("refused", "2.0.0"): 1}
+    yield Expected(frozenset({2.0}), 2.0, told, refused_poll)
+    refused_poll(world)
+
+
+def withdrawal(world: World) -> Iterator[Expected]:
+    """2.0.0 runs and is withdrawn; the device falls back to 1.0.0."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    second = _install(world, "2.0.0", counter=2, scale=3.0)
+    world.audit_entry(second, seq=5, status="withdrawn")
+    world.sim.publish(AUDIT)
+    world.server.offered = None
+    told = {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1, ("rolled_back", "1.0.0"): 1}
+    yield Expected(frozenset({2.0, 3.0}), 2.0, told)
+    clean_poll(world)
+
+
+def lost_database(world: World) -> Iterator[Expected]:
+    """The database is damaged; it is made anew from the mirror, and the model is installed again."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    with world.device.folder.state.open("r+b") as file:
+        file.write(bytes(4096))
+    yield Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 2}, _enrol_and_poll)
+    _enrol_and_poll(world)
+
+
+def lost_database_with_log(world: World) -> Iterator[Expected]:
+    """The same, with the log of the damaged database still beside it: it must not become the new database's log."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    database = world.device.folder.state
+    log = database.with_name(f"{database.name}-wal")
+    with world.state() as state, state.transaction():
+        state.write_journal(JournalEntry(world.now, "digits/ocr", "checked"))
+    with world.state() as state:
+        with state.transaction():
+            state.set_enrolment("an older token", "accepted")
+        left = log.read_bytes()
+    log.write_bytes(left)
+    log.chmod(0o600)
+    with database.open("r+b") as file:
+        file.write(bytes(4096))
+    yield Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 2}, _enrol_and_poll)
+    _enrol_and_poll(world)
+
+
+def lost_mirror(world: World) -> Iterator[Expected]:
+    """marks.json is gone; it is made anew from the database, and an update comes."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    world.device.folder.marks.unlink()
+    world.publish(bundle("2.0.0", counter=2, scale=3.0))
+    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
+    clean_poll(world)
+
+
+def rotated_root(world: World) -> Iterator[Expected]:
+    """Keys rotate twice before the update: roots are walked, cached roles forgotten."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    world.sim.rotate("timestamp")
+    world.sim.rotate("snapshot")
+    world.publish(bundle("2.0.0", counter=2, scale=3.0))
+    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
+    clean_poll(world)
+
+
+def broken_download(world: World) -> Iterator[Expected]:
+    """The model's bytes come damaged, then whole: nothing is held against the digest."""
+    _install(world, "1.0.0", counter=1, scale=2.0)
+    made = bundle("2.0.0", counter=2, scale=3.0)
+    world.publish(made)
+    good = dict(world.server.blobs)
+    world.server.blobs[made.model()] = bytes(len(good[made.model()]))
+    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1}, _repaired(good))
+    with contextlib.suppress(SealiftError):
+        world.poll(selftest=passes)
+    _repaired(good)(world)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "first install": first_install,
+    "update": update,
+    "refused self-test": refused_selftest,
+    "withdrawal": withdrawal,
+    "lost database": lost_database,
+    "lost database with its log": lost_database_with_log,
+    "lost mirror": lost_mirror,
+    "rotated root": rotated_root,
+    "broken download": broken_download,
+}
+
+
+def _install(world: World, version: str, *, counter: int, scale: float) -> Any:
+    made = bundle(version, counter=counter, scale=scale)
+    world.publish(made)
+    if world.poll(selftest=passes).result != "installed":
+        raise AssertionError(f"{version} is not installed")
+    return made
+
+
+def _enrol_and_poll(world: World) -> None:
+    """The memory is restored by the first poll, which then finds that it must enrol."""
+    with contextlib.suppress(SealiftError):
+        world.poll(selftest=passes)
+    world.enroll()
+    world.poll(selftest=passes)
+
+
+def _repaired(blobs: Mapping[Any, bytes]) -> Callable[[World], None]:
+    def cycle(world: World) -> None:
+        world.server.blobs = dict(blobs)
+        world.poll(selftest=passes)
+
+    return cycle
