@@ -6,11 +6,9 @@ print(report.points, report.events)
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,37 +64,36 @@ class Recording:
         return list(cuts(self.recorder.base, self.recorder.events, end=len(self.reports)))
 
 
-def prepare(name: str, folder: Path) -> tuple[World, Expected, Iterator[Expected], Remembered]:
-    """The world as it is when the scenario's own part begins, with that part still to come."""
+@dataclass(frozen=True)
+class Prepared:
+    """A world as it is when a scenario's own part begins, and what had been committed to memory by then."""
+
+    world: World
+    expected: Expected
+    memory: Remembered
+
+
+def prepare(name: str, folder: Path) -> Prepared:
+    """Prepares a scenario in a new folder."""
     folder.mkdir(parents=True)
     world = World(folder / DEVICE)
-    steps = SCENARIOS[name](world)
-    expected = next(steps)
+    expected = SCENARIOS[name](world)
     found = [remembered(world.device.folder.state), mirrored(world.device.folder.marks)]
     known = [each for each in found if each is not None]
     if not known:
         raise InvariantError("nothing is remembered before the fault")
-    memory = known[0] if len(known) == 1 else merged(known[0], known[1], at=world.boot)
-    return world, expected, steps, memory
-
-
-def finish(steps: Iterator[Expected]) -> None:
-    """Runs the part after the ``yield``."""
-    for _ in steps:
-        raise AssertionError("a scenario yields once")
+    return Prepared(world, expected, known[0] if len(known) == 1 else merged(known[0], known[1], at=world.boot))
 
 
 def record(name: str, folder: Path) -> Recording:
     """Runs a scenario in ``folder`` and checks that it ends as it says."""
-    world, expected, steps, memory = prepare(name, folder)
-    before = copy.copy(world)
-    before.server = copy.copy(world.server)
-    before.server.blobs = dict(world.server.blobs)
+    prepared = prepare(name, folder)
+    before, world = prepared.world, reboot(prepared.world, folder / DEVICE, reports=prepared.world.server.reports)
     with Recorder(folder, outside=lambda: len(world.server.reports)) as recorder:
-        finish(steps)
-    check_settled(world, expected, acknowledged=memory, weights=weights(world))
-    memories = ((0, memory), *_committed(recorder, folder.parent))
-    return Recording(before, expected, recorder, memories, tuple(world.server.reports))
+        prepared.expected.act(world)
+    check_settled(world, prepared.expected, acknowledged=prepared.memory, weights=weights(world))
+    memories = ((0, prepared.memory), *committed(recorder, folder.parent))
+    return Recording(before, prepared.expected, recorder, memories, tuple(world.server.reports))
 
 
 def play(name: str, folder: Path, *, every: int = 1, start: int = 0) -> Report:
@@ -160,7 +157,7 @@ def weights(world: World) -> list[bytes]:
     return []
 
 
-def _committed(recorder: Recorder, scratch: Path) -> Iterator[tuple[int, Remembered]]:
+def committed(recorder: Recorder, scratch: Path) -> Iterator[tuple[int, Remembered]]:
     """The memory in each commit of the database that is in use then, read back by the code that would read it at boot."""
     copy_of = scratch / "committed.db"
     for index, event in enumerate(recorder.events):
@@ -172,8 +169,3 @@ def _committed(recorder: Recorder, scratch: Path) -> Iterator[tuple[int, Remembe
             if found is None:
                 raise InvariantError(f"{event.what}: what was committed does not open")
             yield index + 1, found
-
-
-def summary(reports: list[Report]) -> Counter[str]:
-    """Booted disks by scenario."""
-    return Counter({report.scenario: report.booted for report in reports})

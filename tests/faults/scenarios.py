@@ -1,23 +1,24 @@
-"""What a device is in the middle of when its power goes or its disk fails: one generator each.
+"""What a device is in the middle of when its power goes or its disk fails: one function each.
 
-Before its ``yield`` a scenario prepares; what it yields says what must hold afterwards; what comes after the ``yield`` is recorded,
-cut and disturbed. ``power.py``, ``disk_errors.py`` and ``kills.py`` run every one of them. A new scenario is a few lines and an
-entry in ``SCENARIOS``.
+A scenario prepares a world and returns what is done then (``act``: that is recorded, cut and disturbed) and what must hold
+afterwards. ``power.py``, ``disk_errors.py`` and ``kills.py`` play every one of them. A new scenario is a few lines and an entry in
+``SCENARIOS``.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from device_client.errors import SealiftError, SelfTestError
+from device_client.errors import SelfTestError, StateError, VerificationError
 from device_client.install.selftest import SelfTestReport
 from device_client.install.state import JournalEntry
 from tests.simulator import AUDIT
 from tests.unit.device.world import World, bundle
 
+Step = Callable[[World], None]
 Told = Mapping[tuple[str, str], int]  # event and version
 
 
@@ -37,9 +38,8 @@ def clean_poll(world: World) -> None:
 
 
 def refused_poll(world: World) -> None:
-    """One poll that ends in a refusal; which one is for the reports to say."""
-    with contextlib.suppress(SealiftError):
-        world.poll(selftest=fails)
+    """One poll whose self-test fails, or is not even tried again."""
+    _poll_in_vain(world, selftest=fails)
 
 
 @dataclass(frozen=True)
@@ -50,45 +50,48 @@ class Expected:
         runs: scales that may run between the fault and the next clean cycle; None stands for a model that may not run yet.
         settled: the scale that runs after it.
         told: how often each end (event, version) is reported, once all is over.
-        cycle: what a clean cycle is here.
+        act: what the device is doing.
+        cycle: what a clean cycle is here, if it is not the same again.
     """
 
     runs: frozenset[float | None]
     settled: float
     told: Told
-    cycle: Callable[[World], None] = field(default=clean_poll)
+    act: Step = clean_poll
+    cycle: Step | None = None
+
+    def heal(self, world: World) -> None:
+        """One clean cycle."""
+        (self.cycle or self.act)(world)
 
 
-Scenario = Callable[[World], Iterator[Expected]]
+Scenario = Callable[[World], Expected]
 
 
-def first_install(world: World) -> Iterator[Expected]:
+def first_install(world: World) -> Expected:
     """Nothing runs; 1.0.0 comes."""
     world.publish(bundle("1.0.0", counter=1, scale=2.0))
-    yield Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 1})
-    clean_poll(world)
+    return Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 1})
 
 
-def update(world: World) -> Iterator[Expected]:
+def update(world: World) -> Expected:
     """1.0.0 runs; 2.0.0 comes, with a channel that raises the floor."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     made = bundle("2.0.0", counter=2, scale=3.0)
     world.channel(made, floor=1)
     world.publish(made)
-    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
-    clean_poll(world)
+    return Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
 
 
-def refused_selftest(world: World) -> Iterator[Expected]:
+def refused_selftest(world: World) -> Expected:
     """1.0.0 runs; 2.0.0 fails its self-test and is remembered as bad."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     world.publish(bundle("2.0.0", counter=2, scale=3.0))
     told = {("installed", "1.0.0"): 1, ("refused", "2.0.0"): 1}
-    yield Expected(frozenset({2.0}), 2.0, told, refused_poll)
-    refused_poll(world)
+    return Expected(frozenset({2.0}), 2.0, told, refused_poll)
 
 
-def withdrawal(world: World) -> Iterator[Expected]:
+def withdrawal(world: World) -> Expected:
     """2.0.0 runs and is withdrawn; the device falls back to 1.0.0."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     second = _install(world, "2.0.0", counter=2, scale=3.0)
@@ -96,20 +99,18 @@ def withdrawal(world: World) -> Iterator[Expected]:
     world.sim.publish(AUDIT)
     world.server.offered = None
     told = {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1, ("rolled_back", "1.0.0"): 1}
-    yield Expected(frozenset({2.0, 3.0}), 2.0, told)
-    clean_poll(world)
+    return Expected(frozenset({2.0, 3.0}), 2.0, told)
 
 
-def lost_database(world: World) -> Iterator[Expected]:
+def lost_database(world: World) -> Expected:
     """The database is damaged; it is made anew from the mirror, and the model is installed again."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     with world.device.folder.state.open("r+b") as file:
         file.write(bytes(4096))
-    yield Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 2}, _enrol_and_poll)
-    _enrol_and_poll(world)
+    return Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 2}, _enrol_and_poll)
 
 
-def lost_database_with_log(world: World) -> Iterator[Expected]:
+def lost_database_with_log(world: World) -> Expected:
     """The same, with the log of the damaged database still beside it: it must not become the new database's log."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     database = world.device.folder.state
@@ -124,40 +125,44 @@ def lost_database_with_log(world: World) -> Iterator[Expected]:
     log.chmod(0o600)
     with database.open("r+b") as file:
         file.write(bytes(4096))
-    yield Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 2}, _enrol_and_poll)
-    _enrol_and_poll(world)
+    return Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 2}, _enrol_and_poll)
 
 
-def lost_mirror(world: World) -> Iterator[Expected]:
+def lost_mirror(world: World) -> Expected:
     """marks.json is gone; it is made anew from the database, and an update comes."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     world.device.folder.marks.unlink()
     world.publish(bundle("2.0.0", counter=2, scale=3.0))
-    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
-    clean_poll(world)
+    return Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
 
 
-def rotated_root(world: World) -> Iterator[Expected]:
+def rotated_root(world: World) -> Expected:
     """Keys rotate twice before the update: roots are walked, cached roles forgotten."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     world.sim.rotate("timestamp")
     world.sim.rotate("snapshot")
     world.publish(bundle("2.0.0", counter=2, scale=3.0))
-    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
-    clean_poll(world)
+    return Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
 
 
-def broken_download(world: World) -> Iterator[Expected]:
+def broken_download(world: World) -> Expected:
     """The model's bytes come damaged, then whole: nothing is held against the digest."""
     _install(world, "1.0.0", counter=1, scale=2.0)
     made = bundle("2.0.0", counter=2, scale=3.0)
     world.publish(made)
     good = dict(world.server.blobs)
     world.server.blobs[made.model()] = bytes(len(good[made.model()]))
-    yield Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1}, _repaired(good))
-    with contextlib.suppress(SealiftError):
-        world.poll(selftest=passes)
-    _repaired(good)(world)
+
+    def repaired(world: World) -> None:
+        world.server.blobs = good
+        clean_poll(world)
+
+    def broken_then_repaired(world: World) -> None:
+        _poll_in_vain(world)
+        repaired(world)
+
+    told = {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1}
+    return Expected(frozenset({2.0, 3.0}), 3.0, told, broken_then_repaired, repaired)
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -183,15 +188,15 @@ def _install(world: World, version: str, *, counter: int, scale: float) -> Any:
 
 def _enrol_and_poll(world: World) -> None:
     """The memory is restored by the first poll, which then finds that it must enrol."""
-    with contextlib.suppress(SealiftError):
-        world.poll(selftest=passes)
+    _poll_in_vain(world)
     world.enroll()
-    world.poll(selftest=passes)
+    clean_poll(world)
 
 
-def _repaired(blobs: Mapping[Any, bytes]) -> Callable[[World], None]:
-    def cycle(world: World) -> None:
-        world.server.blobs = dict(blobs)
-        world.poll(selftest=passes)
-
-    return cycle
+def _poll_in_vain(world: World, **arguments: Any) -> None:
+    with contextlib.suppress(VerificationError):
+        try:
+            world.poll(**{"selftest": passes} | arguments)
+        except StateError as error:
+            if error.code != "not_enrolled":
+                raise
