@@ -13,13 +13,13 @@ from datetime import datetime
 from tuf.api.metadata import Root
 
 from device_client.bundle.path import BundlePath
-from device_client.errors import TrustError, VerificationError
+from device_client.errors import StateError, TrustError, VerificationError
 from device_client.install.cycle import Cycle
 from device_client.install.folder import Device
 from device_client.install.state import Deployment, DeviceState
 from device_client.trust.agreement import AgreedRelease
 from device_client.trust.bootstrap import choose_bootstrap
-from device_client.trust.client import MetadataClient
+from device_client.trust.client import MetadataClient, Remember
 from device_client.trust.marks import Marks, keyset_digest
 from device_client.trust.rules import keys_of_top_level, parse_role
 from device_client.trust.trusted_metadata import TOP_LEVEL, TrustedMetadata
@@ -50,6 +50,7 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
 
     Raises:
         TrustError, FormatError, LimitError, TransportError: what ``MetadataClient.refresh`` raises.
+        StateError: the cache cannot be written, not even anew (``cache_unwritable``).
     """
     folder, roots = cycle.device.folder.metadata, cycle.state.roots()
     client = MetadataClient(
@@ -74,10 +75,23 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
         # The cache is disposable, what must be remembered is in the database: begin again from the newest root.
         logger.warning("metadata cache set aside: %s", e)
         shutil.rmtree(folder, ignore_errors=True)
-        trusted = client.refresh(cycle.state.marks(), remember)
+        trusted = _refresh_anew(client, cycle, remember)
     cycle.found.trusted = trusted
     _learn(cycle, trusted)
     return trusted
+
+
+def _refresh_anew(client: MetadataClient, cycle: Cycle, remember: Remember) -> TrustedMetadata:
+    try:
+        return client.refresh(cycle.state.marks(), remember)
+    except OSError as e:
+        raise StateError(
+            "the metadata cache cannot be written",
+            code="cache_unwritable",
+            where=str(cycle.device.folder.metadata),
+            actual=e.strerror,
+            hint="free some space; the cache may be deleted at any time",
+        ) from e
 
 
 def agree(cycle: Cycle, trusted: TrustedMetadata, path: BundlePath) -> AgreedRelease:

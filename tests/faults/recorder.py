@@ -27,7 +27,7 @@ from typing import Any
 
 from tests.faults.disk import ROOT, Commit, Event, Inode, Inodes, Kind, Mode, Name, Resize, Sync, Write, apply, whole
 
-Fault = Callable[[str, str], OSError | None]
+Fault = Callable[[str, str], Exception | None]
 """Called before each call with its kind and path; what it returns is raised in the call's place."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
