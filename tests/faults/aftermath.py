@@ -26,7 +26,9 @@ from tests.unit.device.world import World, payload_of
 
 STORE_IS_ENCRYPTED = False  # when it is, no weight may lie readable anywhere below the folder
 ENDS = frozenset({"installed", "refused", "rolled_back"})  # what closes the book on a deployment
-_NO_ENDS = frozenset({"known_bad", "blob_digest_mismatch", "not_enrolled"})  # reminders, and causes that lie on the way
+_NO_ENDS = frozenset(
+    {"known_bad", "blob_digest_mismatch", "blob_missing", "not_enrolled"}
+)  # reminders, and causes that lie on the way
 _REBOOTED = BootTime("boot-2", 20.0)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _NOT_RUNNING = {"not_installed", "state_missing", "state_damaged", "state_schema", "stopped_by_policy"}

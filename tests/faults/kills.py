@@ -118,7 +118,7 @@ def _die_in(world: World, act: Callable[[World], None], state: State, moment: Mo
 
     if moment is Moment.STORED:
         DeviceState.set_progress = set_progress  # type: ignore[method-assign]
-        DeviceState.transaction = lambda self: Transaction(self)  # type: ignore[assignment,method-assign,return-value]
+        DeviceState.transaction = Transaction  # type: ignore[assignment,method-assign,return-value]
     else:
         ledger_module.next_state = next_state  # type: ignore[attr-defined]
     try:
