@@ -5,6 +5,7 @@ What was verified is remembered at once, also when the refresh breaks off half-w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -74,7 +75,8 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
     except OSError as e:
         # The cache is disposable, what must be remembered is in the database: begin again from the newest root.
         logger.warning("metadata cache set aside: %s", e)
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not all of them are ignored by `ignore_errors`; what is left is overwritten
+            shutil.rmtree(folder, ignore_errors=True)
         trusted = _refresh_anew(client, cycle, remember)
     cycle.found.trusted = trusted
     _learn(cycle, trusted)

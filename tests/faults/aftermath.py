@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from device_client.bundle import Digest, media_types
 from device_client.errors import PolicyError, StateError
 from device_client.install.folder import open_device
 from device_client.install.mirror import Remembered, merged, parse_mirror, read_mirror
@@ -30,6 +31,7 @@ _NO_ENDS = frozenset(
     {"known_bad", "blob_digest_mismatch", "blob_missing", "not_enrolled"}
 )  # reminders, and causes that lie on the way
 _REBOOTED = BootTime("boot-2", 20.0)
+_PIECE_BYTES = 32
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _NOT_RUNNING = {"not_installed", "state_missing", "state_damaged", "state_schema", "stopped_by_policy"}
 
@@ -118,15 +120,26 @@ def check_reports(world: World, expected: Expected, *, may_fail: bool) -> None:
         raise InvariantError(f"the server was told {json.dumps({str(key): n for key, n in sorted(told.items())})}")
 
 
-def check_no_weights(folder: Path, weights: Sequence[bytes]) -> None:
+def check_no_weights(folder: Path, weights: Sequence[bytes], *, is_encrypted: bool | None = None) -> None:
     """No model lies readable on an encrypted disk."""
-    if not STORE_IS_ENCRYPTED:
+    if not (STORE_IS_ENCRYPTED if is_encrypted is None else is_encrypted):
         return
     for path in _files(folder):
         data = path.read_bytes()
         for weight in weights:
             if weight in data:
                 raise InvariantError(f"weights lie readable in {path}")
+
+
+def weights(world: World) -> list[bytes]:
+    """Pieces of every model that the server holds, each of which is in no other file."""
+    found = []
+    for blob in list(world.server.blobs.values()):
+        if blob.startswith(b"{") and media_types.WEIGHT.encode() in blob and b'"layers"' in blob:
+            layers = json.loads(blob)["layers"]
+            found += [Digest.parse(layer["digest"], where="layer") for layer in layers if layer["mediaType"] == media_types.WEIGHT]
+    models = [world.server.blobs[digest] for digest in dict.fromkeys(found) if digest in world.server.blobs]
+    return [data[at : at + _PIECE_BYTES] for data in models for at in (0, len(data) // 2, len(data) - _PIECE_BYTES)]
 
 
 def remembered(path: Path) -> Remembered | None:

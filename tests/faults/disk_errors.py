@@ -19,8 +19,8 @@ from pathlib import Path
 
 from device_client.errors import SealiftError
 from device_client.install.mirror import merged
-from tests.faults.aftermath import InvariantError, check_recovery, reboot
-from tests.faults.power import DEVICE, Prepared, committed, prepare, remove, weights
+from tests.faults.aftermath import InvariantError, check_recovery, reboot, weights
+from tests.faults.power import DEVICE, Prepared, committed, prepare, remove
 from tests.faults.recorder import EscapedError, Recorder
 
 

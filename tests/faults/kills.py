@@ -20,8 +20,8 @@ import device_client.install.ledger as ledger_module
 from device_client.errors import SealiftError
 from device_client.install.machine import State
 from device_client.install.state import DeviceState
-from tests.faults.aftermath import InvariantError, check_recovery, reboot
-from tests.faults.power import DEVICE, prepare, weights
+from tests.faults.aftermath import InvariantError, check_recovery, reboot, weights
+from tests.faults.power import DEVICE, prepare
 from tests.unit.device.world import World
 
 FINISHED, FAILED = 0, 3

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from device_client.install.mirror import Remembered, merged
-from tests.faults.aftermath import InvariantError, check_recovery, check_settled, mirrored, reboot, remembered
+from tests.faults.aftermath import InvariantError, check_recovery, check_settled, mirrored, reboot, remembered, weights
 from tests.faults.disk import Commit, Cut, Kind, cuts
 from tests.faults.recorder import Recorder
 from tests.faults.scenarios import SCENARIOS, Expected
@@ -150,11 +150,6 @@ def write_tree(cut: Cut, place: Path) -> None:
 def remove(place: Path) -> None:
     """Removes a folder whatever its permissions."""
     shutil.rmtree(place)
-
-
-def weights(world: World) -> list[bytes]:
-    """Bytes that lie in a model and nowhere else: of every model that the server holds."""
-    return []
 
 
 def committed(recorder: Recorder, scratch: Path) -> Iterator[tuple[int, Remembered]]:

@@ -22,9 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from tests.faults.aftermath import InvariantError, check_recovery, reboot
+from tests.faults.aftermath import InvariantError, check_recovery, reboot, weights
 from tests.faults.front import Front
-from tests.faults.power import DEVICE, Prepared, prepare, remove, weights
+from tests.faults.power import DEVICE, Prepared, prepare, remove
 from tests.faults.random_child import Order
 from tests.faults.scenarios import SCENARIOS
 
@@ -118,6 +118,10 @@ class Faulty:
             raise InvariantError(f"{name}, {order}, {answer['ends']}: {error!r}") from error
         remove(place)
         self.runs += 1
+
+    def clear(self) -> None:
+        """Removes what a failed run left."""
+        shutil.rmtree(self._folder / "run", ignore_errors=True)
 
     def _send(self, order: Order) -> dict[str, list[str]]:
         stdin, stdout = self._process.stdin, self._process.stdout

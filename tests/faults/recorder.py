@@ -556,9 +556,9 @@ class Recorder:
         self._now[number] = Inode(inode.kind, inode.mode, data)
         self.events.append(Commit(f"commit {name}", number, data, side, outside=self._outside()))
 
-    def name_of(self, event: Event) -> str:
-        """The name that an event's inode had when it ended; for commits."""
-        return self._name_of(event.inode) if isinstance(event, Commit) else ""
+    def kind_of(self, number: int) -> Kind:
+        """What an inode of the log is."""
+        return self._now[number].kind
 
     # Nothing escaped.
 

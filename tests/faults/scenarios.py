@@ -16,7 +16,7 @@ from device_client.errors import SelfTestError, StateError, VerificationError
 from device_client.install.selftest import SelfTestReport
 from device_client.install.state import JournalEntry
 from tests.simulator import AUDIT
-from tests.unit.device.world import World, bundle
+from tests.unit.device.world import Bundle, World, bundle
 
 Step = Callable[[World], None]
 Told = Mapping[tuple[str, str], int]  # event and version
@@ -40,6 +40,15 @@ def clean_poll(world: World) -> None:
 def refused_poll(world: World) -> None:
     """One poll whose self-test fails, or is not even tried again."""
     _poll_in_vain(world, selftest=fails)
+
+
+def install(world: World, version: str, *, counter: int, scale: float) -> Bundle:
+    """Publishes a bundle and has the device install it."""
+    made = bundle(version, counter=counter, scale=scale)
+    world.publish(made)
+    if world.poll(selftest=passes).result != "installed":
+        raise AssertionError(f"{version} is not installed")
+    return made
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def first_install(world: World) -> Expected:
 
 def update(world: World) -> Expected:
     """1.0.0 runs; 2.0.0 comes, with a channel that raises the floor."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
     made = bundle("2.0.0", counter=2, scale=3.0)
     world.channel(made, floor=1)
     world.publish(made)
@@ -85,7 +94,7 @@ def update(world: World) -> Expected:
 
 def refused_selftest(world: World) -> Expected:
     """1.0.0 runs; 2.0.0 fails its self-test and is remembered as bad."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
     world.publish(bundle("2.0.0", counter=2, scale=3.0))
     told = {("installed", "1.0.0"): 1, ("refused", "2.0.0"): 1}
     return Expected(frozenset({2.0}), 2.0, told, refused_poll)
@@ -93,8 +102,8 @@ def refused_selftest(world: World) -> Expected:
 
 def withdrawal(world: World) -> Expected:
     """2.0.0 runs and is withdrawn; the device falls back to 1.0.0."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
-    second = _install(world, "2.0.0", counter=2, scale=3.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
+    second = install(world, "2.0.0", counter=2, scale=3.0)
     world.audit_entry(second, seq=5, status="withdrawn")
     world.sim.publish(AUDIT)
     world.server.offered = None
@@ -104,7 +113,7 @@ def withdrawal(world: World) -> Expected:
 
 def lost_database(world: World) -> Expected:
     """The database is damaged; it is made anew from the mirror, and the model is installed again."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
     with world.device.folder.state.open("r+b") as file:
         file.write(bytes(4096))
     return Expected(frozenset({None, 2.0}), 2.0, {("installed", "1.0.0"): 2}, _enrol_and_poll)
@@ -112,7 +121,7 @@ def lost_database(world: World) -> Expected:
 
 def lost_database_with_log(world: World) -> Expected:
     """The same, with the log of the damaged database still beside it: it must not become the new database's log."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
     database = world.device.folder.state
     log = database.with_name(f"{database.name}-wal")
     with world.state() as state, state.transaction():
@@ -130,7 +139,7 @@ def lost_database_with_log(world: World) -> Expected:
 
 def lost_mirror(world: World) -> Expected:
     """marks.json is gone; it is made anew from the database, and an update comes."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
     world.device.folder.marks.unlink()
     world.publish(bundle("2.0.0", counter=2, scale=3.0))
     return Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
@@ -138,7 +147,7 @@ def lost_mirror(world: World) -> Expected:
 
 def rotated_root(world: World) -> Expected:
     """Keys rotate twice before the update: roots are walked, cached roles forgotten."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
     world.sim.rotate("timestamp")
     world.sim.rotate("snapshot")
     world.publish(bundle("2.0.0", counter=2, scale=3.0))
@@ -147,7 +156,7 @@ def rotated_root(world: World) -> Expected:
 
 def broken_download(world: World) -> Expected:
     """The model's bytes come damaged, then whole: nothing is held against the digest."""
-    _install(world, "1.0.0", counter=1, scale=2.0)
+    install(world, "1.0.0", counter=1, scale=2.0)
     made = bundle("2.0.0", counter=2, scale=3.0)
     world.publish(made)
     good = dict(world.server.blobs)
@@ -176,14 +185,6 @@ SCENARIOS: dict[str, Scenario] = {
     "rotated root": rotated_root,
     "broken download": broken_download,
 }
-
-
-def _install(world: World, version: str, *, counter: int, scale: float) -> Any:
-    made = bundle(version, counter=counter, scale=scale)
-    world.publish(made)
-    if world.poll(selftest=passes).result != "installed":
-        raise AssertionError(f"{version} is not installed")
-    return made
 
 
 def _enrol_and_poll(world: World) -> None:
