@@ -120,6 +120,7 @@ def check(recording: Recording, cut: Cut, place: Path) -> None:
     """One disk: what runs after the cut, and after one clean cycle."""
     write_tree(cut, place)
     world = reboot(recording.world, place / DEVICE, reports=recording.reports[: cut.outside])
+    world.now = recording.expected.wakes_at or world.now
     check_recovery(world, recording.expected, acknowledged=recording.acknowledged(cut.after), weights=weights(world))
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from device_client.errors import SelfTestError, StateError, VerificationError
@@ -61,6 +62,7 @@ class Expected:
         told: how often each end (event, version) is reported, once all is over.
         act: what the device is doing.
         cycle: what a clean cycle is here, if it is not the same again.
+        wakes_at: what the wall clock shows after a power cut, if not what it showed before.
     """
 
     runs: frozenset[float | None]
@@ -68,6 +70,7 @@ class Expected:
     told: Told
     act: Step = clean_poll
     cycle: Step | None = None
+    wakes_at: datetime | None = None
 
     def heal(self, world: World) -> None:
         """One clean cycle."""
@@ -90,6 +93,11 @@ def update(world: World) -> Expected:
     world.channel(made, floor=1)
     world.publish(made)
     return Expected(frozenset({2.0, 3.0}), 3.0, {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1})
+
+
+def update_without_a_clock(world: World) -> Expected:
+    """The same on a board without a battery: after the power cut its clock shows 1970."""
+    return replace(update(world), wakes_at=datetime(1970, 1, 1, 0, 0, 30, tzinfo=UTC))
 
 
 def refused_selftest(world: World) -> Expected:
@@ -177,6 +185,7 @@ def broken_download(world: World) -> Expected:
 SCENARIOS: dict[str, Scenario] = {
     "first install": first_install,
     "update": update,
+    "update without a clock": update_without_a_clock,
     "refused self-test": refused_selftest,
     "withdrawal": withdrawal,
     "lost database": lost_database,
