@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.faults.random_faults import Faulty, is_available
+from device_client.install.folder import open_device
+from tests.faults.front import Front
+from tests.faults.random_faults import ROOT, Faulty, is_available
+from tests.unit.device.world import World, bundle, verdict
 
 SCENARIOS = ("first install", "update", "withdrawal")
 RUNS = 9
@@ -35,3 +44,41 @@ def test_after_two_hundred_runs_under_random_faults_every_device_has_come_back(p
         for seed in range(1000, 1200):
             faulty.run(SCENARIOS[seed % len(SCENARIOS)], seed=seed)
         assert faulty.runs == 200
+
+
+@pytest.mark.slow
+def test_the_command_under_random_faults_from_its_first_instruction_on_never_harms_the_device(place: Path) -> None:
+    """Whole processes, so that Python's own start may fail too; the clean one says ``installed`` or ``current``."""
+    if shutil.which("fiu-run") is None:
+        pytest.skip("fiu-run is not installed: apt-get install fiu-utils")
+    world = World(place / "device")
+    days = (datetime.now(UTC) - world.now).days
+    world.pass_days(max(0, days))
+    made = bundle("1.0.0", counter=1)
+    world.publish(made, variants={made.model(): verdict(days=days + 20)})
+    with Front(world) as front:
+        config = world.device.folder.config
+        config.write_text(config.read_text().replace(world.device.config.server, front.url))
+        for seed in range(6):
+            faults = ["fiu-run", "-x", "-c", f"enable_random name=posix/io/*,probability={0.002 * (seed + 1)}"]
+            command(place, *faults)
+        clean = command(place)
+        assert clean.returncode == 0, clean.stderr
+        assert json.loads(clean.stdout)["result"] in {"installed", "current"}
+    world.device = open_device(place / "device")
+    assert world.running() == 2.0
+    assert [event for event, _ in world.events()].count("installed") == 1
+
+
+def command(place: Path, *before: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    options = ["device", "poll", "--dir", str(place / "device"), "--json"]
+    return subprocess.run(
+        [*before, sys.executable, "-m", "sealift", *options],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=place,
+        timeout=120,
+    )
