@@ -10,7 +10,7 @@ boots from it. The rules, harder than any file system a device uses:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -188,12 +188,11 @@ class _Past:
 
     def content(self, number: int, how: str) -> Inode:
         """An inode with its pending writes ``kept``, ``lost``, the last of all ``torn``, or as ``zeros``."""
+        if number not in self.pending_data or how == "lost":
+            return self.synced[number]
+        last = max(each for all_of in self.pending_data.values() for each in all_of)
         inode = self.synced[number]
-        pending = self.pending_data.get(number, [])
-        if how == "lost":
-            return inode
-        last = max((each for all_of in self.pending_data.values() for each in all_of), default=-1)
-        for index in pending:
+        for index in self.pending_data[number]:
             event = self.events[index]
             if isinstance(event, Write):
                 data = event.data[: len(event.data) // 2] if how == "torn" and index == last else event.data
@@ -212,19 +211,19 @@ class _Past:
         for index in names:
             event = self.events[index]
             if isinstance(event, Name) and any(changed == folder for changed, _, _ in event.changes):
-                apply(self.synced, event)
+                apply({changed: self.synced[changed].names for changed, _, _ in event.changes}, event)
             else:
                 rest.append(index)
         return rest
 
 
-def apply(inodes: Inodes, event: Name) -> None:
-    """Changes names in place."""
+def apply(folders: Mapping[int, dict[str, int]], event: Name) -> None:
+    """Changes names in place: ``folders`` has the names in each folder by its number."""
     for folder, name, target in event.changes:
         if target is None:
-            inodes[folder].names.pop(name, None)
+            folders[folder].pop(name, None)
         else:
-            inodes[folder].names[name] = target
+            folders[folder][name] = target
 
 
 def _target(event: Name) -> int:
@@ -232,15 +231,15 @@ def _target(event: Name) -> int:
 
 
 def _tree(past: _Past, *, names: set[int] | None, data: str) -> dict[str, tuple[Kind, int, bytes]]:
-    inodes = {number: replace(inode, names=dict(inode.names)) for number, inode in past.synced.items()}
+    folders = {number: dict(inode.names) for number, inode in past.synced.items() if inode.kind is Kind.FOLDER}
     for index in past.pending_names:
         event = past.events[index]
         if isinstance(event, Name) and (names is None or index in names):
-            apply(inodes, event)
+            apply(folders, event)
     found: dict[str, tuple[Kind, int, bytes]] = {}
 
     def walk(folder: int, prefix: str) -> None:
-        for name, number in sorted(inodes[folder].names.items()):
+        for name, number in sorted(folders[folder].items()):
             inode = past.content(number, data)
             found[prefix + name] = (inode.kind, inode.mode, inode.data)
             if inode.kind is Kind.FOLDER:

@@ -119,7 +119,7 @@ class DiskLog:
             case Name():
                 if event.made is not None:
                     self.now[event.changes[-1][2] or 0] = Inode(event.made.kind, event.made.mode, event.made.data)
-                apply(self.now, event)
+                apply({changed: self.now[changed].names for changed, _, _ in event.changes}, event)
             case Write():
                 inode = self.now[event.inode]
                 data = inode.data.ljust(event.offset, b"\0")

@@ -110,6 +110,9 @@ def _die_in(world: World, act: Callable[[World], None], state: State, moment: Mo
                 os.kill(os.getpid(), signal.SIGKILL)
             return found
 
+    def watched(self: DeviceState) -> Transaction:
+        return Transaction(self)
+
     def next_state(*arguments: Any) -> State:
         found = step(*arguments)
         if found is state:
@@ -118,7 +121,7 @@ def _die_in(world: World, act: Callable[[World], None], state: State, moment: Mo
 
     if moment is Moment.STORED:
         DeviceState.set_progress = set_progress  # type: ignore[method-assign]
-        DeviceState.transaction = Transaction  # type: ignore[assignment,method-assign,return-value]
+        DeviceState.transaction = watched  # type: ignore[assignment,method-assign,return-value]
     else:
         ledger_module.next_state = next_state  # type: ignore[attr-defined]
     try:
