@@ -5,6 +5,7 @@
 #   make check       format, lint, types, import rules, documents
 #   make bench       all benchmarks; results in benchmarks/results/ (`make bench-trust` runs one)
 #   make fuzz        fuzzes every parser for FUZZ_SECONDS (600) each; FUZZ_TARGETS chooses
+#   make faults      power cuts, disk errors, kills and random faults on a device, all of them (needs fiu-utils)
 #   make mutation    changes trust and policy one line at a time and sees whether the tests notice
 #   make lock        writes the lock files again from pyproject.toml (needs uv)
 #   make clean       removes .venv and what the tools left
@@ -18,6 +19,8 @@ DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?= manifest contract custom channel walker offline attestation role
 FUZZ_JOBS ?= 2
+FAULT_PARTS ?= random power errors kills
+FAULT_JOBS ?= 2
 UV ?= uv
 
 VENV := .venv
@@ -31,7 +34,7 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow check format bench bench-chain bench-trust fuzz mutation lock clean
+.PHONY: help install demo test test-slow check format bench bench-chain bench-trust fuzz faults mutation lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -86,6 +89,11 @@ $(PROOFS): $(STAMP) requirements/proofs.lock
 
 fuzz: $(PROOFS)
 	printf "%s\n" $(FUZZ_TARGETS) | xargs -P $(FUZZ_JOBS) -I @ $(BIN)/python -m tests.fuzz.run @ --seconds $(FUZZ_SECONDS)
+
+faults: $(STAMP)
+	@test -f /usr/lib/fiu/fiu_posix_preload.so || { \
+	  echo "error: make faults needs libfiu" >&2; echo "hint: apt-get install fiu-utils" >&2; exit 1; }
+	printf "%s\n" $(FAULT_PARTS) | xargs -P $(FAULT_JOBS) -I @ $(BIN)/python -m tests.faults.run @
 
 mutation: $(PROOFS)
 	$(BIN)/python -m tests.mutation.run

@@ -29,6 +29,7 @@ COMMANDS = {
     "keys": _Entry("packager.commands_keys:keys", "", "Make keys, hold the first ceremony, show who may sign what."),
     "sign": _Entry("packager.commands_sign:sign", "", "Sign a bundle for a role, or add a signature to what is prepared."),
     "publish": _Entry("packager.commands_sign:publish", "", "Send blobs and signed metadata in one transaction."),
+    "export": _Entry("packager.commands_export:export", "", "Write an offline file for devices that no network reaches."),
     "audit": _Entry("audits.commands:audit", "audit", "Attack the exact bytes, report, attest, verify."),
     "server": _Entry("update_server.commands:server", "server", "Distribute models to devices."),
     "device": _Entry("device_client.commands:device", "", "Poll, verify, install, run."),

@@ -98,9 +98,11 @@ class Chain:
         return "2 of 2 release and 2 of 2 audit signatures, by four calls; two publish transactions"
 
     def _install_first(self) -> str:
+        # A device in the field watches a new bundle for some minutes before it commits; a demo has no minutes to spare.
+        (self._shop.folder / "policy.toml").write_text("schema = 1\n\n[probation]\nminutes = 0\n", encoding="utf-8")
         self._shop.run(
             f"device init --dir device --root ceremony/metadata/1.root.json --root-sha256 {self._root_sha256} "
-            f"--server {self._shop.url} --model {LINE}/{MODEL}"
+            f"--server {self._shop.url} --model {LINE}/{MODEL} --policy policy.toml"
         )
         self._shop.run("device enroll --dir device")
         polled = self._device.poll().answer

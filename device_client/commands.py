@@ -16,6 +16,8 @@ from device_client.bundle.path import ModelPath
 from device_client.command_options import DigestType, ModelPathType, chosen_model, dir_option, existing_file, followed_model
 from device_client.commands_agent import run
 from device_client.commands_care import explain, recover, reset, rollback
+from device_client.commands_import import import_file
+from device_client.commands_service import serve
 from device_client.console import json_option, show, step
 from device_client.errors import MissingExtraError, SealiftError, UsageError
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
+
+    from device_client.install.folder import Device
+    from device_client.install.state import Deployment
 
     Array = np.ndarray[Any, Any]
 
@@ -36,9 +41,8 @@ def device() -> None:
     """Poll, verify, install, run."""
 
 
-for care in (recover, rollback, reset, explain):
-    device.add_command(care)
-device.add_command(run)
+for command in (recover, rollback, reset, explain, import_file, serve, run):
+    device.add_command(command)
 
 
 @device.command()
@@ -48,6 +52,9 @@ device.add_command(run)
 @click.option("--server", required=True, help="Base URL of the update server.")
 @click.option("--model", "models", type=ModelPathType(), required=True, multiple=True, help="What to follow; may be repeated.")
 @click.option("--policy", type=existing_file, help="Acceptance policy (TOML); the default takes PASSED and WARNED.")
+@click.option(
+    "--factory", type=existing_file, help="Offline file whose models the device is born with; they may have expired since."
+)
 @click.option("--unsafe-plain-http", is_flag=True, help="Allow http:// to another machine; exposes the device's token.")
 @json_option
 def init(
@@ -58,11 +65,19 @@ def init(
     server: str,
     models: tuple[ModelPath, ...],
     policy: Path | None,
+    factory: Path | None,
     unsafe_plain_http: bool,
     as_json: bool,
 ) -> None:
     """Make a device's folder from a trusted root. Fetches nothing, refuses a folder that is in use."""
     from device_client.install.folder import init_device
+    from device_client.install.import_factory import install_factory
+
+    born_with: dict[ModelPath, Deployment] = {}
+
+    def prepare(device: Device) -> None:
+        if factory is not None:
+            born_with.update(install_factory(device, factory))
 
     made = init_device(
         path,
@@ -72,16 +87,23 @@ def init(
         models=models,
         policy=None if policy is None else _read(policy, _MAX_POLICY_BYTES),
         unsafe_plain_http=unsafe_plain_http,
+        prepare=prepare,
     )
+    born = "".join(f", with {model} {found.version}" for model, found in born_with.items())
     result: dict[str, object] = {
         "ok": True,
         "dir": str(path),
         "device_id": made.identity.device_id,
         "server": made.config.server,
         "models": [str(model) for model in made.config.models],
+        "factory": {str(model): found.version for model, found in born_with.items()},
         "unsafe": list(made.unsafe),
     }
-    show(result, f"device {made.identity.device_id[:16]} made in {path}; next: sealift device enroll --dir {path}", as_json=as_json)
+    show(
+        result,
+        f"device {made.identity.device_id[:16]} made in {path}{born}; next: sealift device enroll --dir {path}",
+        as_json=as_json,
+    )
 
 
 @device.command()

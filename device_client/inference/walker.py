@@ -64,13 +64,20 @@ class CheckedModel:
 
 
 def check_model(
-    data: bytes, *, features: Collection[str] = (), where: str = "model", limits: Limits = DEFAULT_LIMITS
+    data: bytes,
+    *,
+    features: Collection[str] = (),
+    hashed: Digest | None = None,
+    where: str = "model",
+    limits: Limits = DEFAULT_LIMITS,
 ) -> CheckedModel:
     """Returns the model if its structure is on the allow-list.
 
     Args:
         data: the very bytes that the runtime will get; immutable, so that nothing changes after the check.
         features: what the signed contract names: ``domain:<operator domain>`` and ``control-flow:<operator>``.
+        hashed: the digest of ``data`` where the caller had it from ``BlobStore.read``, which has just hashed these very bytes;
+            otherwise they are hashed here. Large models: a second hash would cost as much as half the load.
         where: file or digest, for errors.
         limits: bounds on size, depth, number of fields, rank and dimension.
 
@@ -93,7 +100,7 @@ def check_model(
         )
     rules = _Rules(data, features=features, where=where, limits=limits)
     inputs, outputs, opset = rules.read()
-    return CheckedModel(data, Digest.of(data), opset, inputs, outputs, seal=_SEAL)
+    return CheckedModel(data, hashed or Digest.of(data), opset, inputs, outputs, seal=_SEAL)
 
 
 class _Rules:

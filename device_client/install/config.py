@@ -12,6 +12,7 @@ from device_client.bundle.digest import Digest
 from device_client.bundle.fields import Fields
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, UsageError
+from device_client.install.service_settings import ServiceSettings, read_service_settings
 
 SCHEMA = 1
 MAX_CONFIG_BYTES = 64 * 1024
@@ -27,6 +28,7 @@ class DeviceConfig:
     models: tuple[ModelPath, ...]
     root_sha256: Digest
     unsafe_plain_http: bool = False
+    service: ServiceSettings = field(default_factory=ServiceSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
 
     def to_toml(self) -> str:
@@ -49,7 +51,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
         UsageError: not TOML, an unknown key, or a wrong value (``device_config``).
     """
     try:
-        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "agent")
+        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "service", "agent")
         fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=known)
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
         unsafe = fields.boolean("unsafe_plain_http") if "unsafe_plain_http" in fields else False
@@ -58,6 +60,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
             models=fields.items("models", lambda value, _: ModelPath.parse(str(value)), max_items=MAX_MODELS),
             root_sha256=Digest(fields.text("root_sha256")),
             unsafe_plain_http=unsafe,
+            service=read_service_settings(fields),
             agent=read_agent_settings(fields.raw("agent") if "agent" in fields else {}, where=f"{where}.agent"),
         )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Protocol
 
 from tuf.ngclient import FetcherInterface
 
@@ -35,6 +36,7 @@ class Found:
 
     Attributes:
         trusted: the metadata, once it was refreshed.
+        stretched: which roles count although they have expired, by the owner's ``offline_grace_days``.
         stored: the marks as they were stored last.
         running: what both roles agree on for the running bundle.
         running_code: why they do not.
@@ -50,6 +52,7 @@ class Found:
     """
 
     trusted: TrustedMetadata | None = None
+    stretched: str = ""
     stored: Marks | None = None
     running: AgreedRelease | None = None
     running_code: str | None = None
@@ -64,6 +67,21 @@ class Found:
     activated: bool = False
 
 
+class Source(Protocol):
+    """Where a poll's updates come from: the server (``offer.ServerSource``), or a file that a person brought."""
+
+    @property
+    def is_online(self) -> bool:
+        """Whether there is a server that knows this device and takes its reports."""
+
+    @property
+    def grace(self) -> timedelta:
+        """How long past its expiry a snapshot or timestamp still counts."""
+
+    def next_version(self, cycle: Cycle) -> str | None:
+        """The candidate, asked for after the channel was read; None if there is none."""
+
+
 class Cycle:
     """One poll of one model, under the lock.
 
@@ -76,6 +94,7 @@ class Cycle:
         time: trusted time as far as it is remembered; replaced by what the refresh learns.
         http: the way to blobs and API.
         fetcher: the way to metadata.
+        source: what says which version is next.
         selftest: runs golden probes in a child.
         limits: bounds of every read.
     """
@@ -91,6 +110,7 @@ class Cycle:
         time: TrustedTime,
         http: HttpClient,
         fetcher: FetcherInterface | None,
+        source: Source,
         selftest: Callable[..., SelfTestReport],
         limits: Limits,
     ) -> None:
@@ -102,6 +122,7 @@ class Cycle:
         self.time = time
         self.http = http
         self.fetcher = fetcher
+        self.source = source
         self.selftest = selftest
         self.limits = limits
         self.store = open_store(device.folder, limits=limits)

@@ -20,39 +20,43 @@ from device_client.install.state_schema import ADDED, APPLICATION_ID, FILLED, TA
 from device_client.trust.files import sync_folder
 
 Row = tuple[object, ...]
+_UNREAD = "unable to get the page"  # how SQLite's quick_check tells of an error that the disk gave
 
 
 def create_database(path: Path) -> None:
     """Makes an empty database of generation 1; refuses to touch an existing file.
 
     Raises:
-        StateError: ``state_exists``.
+        StateError: ``state_exists``, or ``state_unwritable``.
     """
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except FileExistsError as e:
-        raise StateError("there is a state already", code="state_exists", where=str(path)) from e
-    with contextlib.closing(_connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        for statement in TABLES.values():
-            connection.execute(statement)
-        connection.execute("INSERT INTO device (one, generation, report_counter) VALUES (1, 1, 0)")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {USER_VERSION}")
-        connection.execute("COMMIT")
-    sync_folder(path.parent)
+    with _damage(path), _disk(path):
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        except FileExistsError as e:
+            raise StateError("there is a state already", code="state_exists", where=str(path)) from e
+        with contextlib.closing(_connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in TABLES.values():
+                connection.execute(statement)
+            connection.execute("INSERT INTO device (one, generation, report_counter) VALUES (1, 1, 0)")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+            connection.execute("COMMIT")
+        sync_folder(path.parent)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
     """Opens the file after checking that it is ours, of this format or brought to it, undamaged.
 
     Raises:
-        StateError: ``state_missing``, ``state_owner``, ``state_newer``, ``state_schema`` or ``state_damaged``.
+        StateError: ``state_missing``, ``state_owner``, ``state_newer``, ``state_schema`` or ``state_damaged``; for a disk that
+            does not tell, ``state_unwritable``.
     """
     try:
-        found = path.lstat()
-    except OSError as e:
+        with _disk(path):
+            found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError) as e:
         raise StateError(
             "no device state here",
             code="state_missing",
@@ -135,11 +139,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _check_header(path: Path) -> None:
     """The two bytes by which SQLite takes a damaged file for one that it may only read, or for one of a later SQLite."""
-    try:
-        with path.open("rb") as file:
-            header = file.read(20)
-    except OSError as e:
-        raise StateError("the state cannot be used", code="state_unwritable", where=str(path), actual=e.strerror) from e
+    with _disk(path), path.open("rb") as file:
+        header = file.read(20)
     if len(header) == 20 and not {header[18], header[19]} <= {1, 2}:
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual="its header")
 
@@ -159,6 +160,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     if application != APPLICATION_ID or not 1 <= version <= USER_VERSION or not _has_schema(connection, version):
         raise StateError("not the schema of a device's state", code="state_schema", where=str(path))
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if _UNREAD in verdict:  # the disk's error, not the file's: nobody may take a whole database for a damaged one
+        raise StateError("the state cannot be read", code="state_unwritable", where=str(path), actual=str(verdict)[:200])
     if verdict != "ok":
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(verdict)[:200])
     if version < USER_VERSION:
@@ -203,3 +206,14 @@ def _damage(path: Path) -> Iterator[None]:
         raise StateError("the state cannot be used", code="state_unwritable", where=str(path), actual=str(e)[:200]) from e
     except (sqlite3.DatabaseError, UnicodeDecodeError) as e:  # the latter: a message that quotes damaged text
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(e)[:200]) from e
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """The border where a disk's errors become state errors, but for a file that is there already or not at all."""
+    try:
+        yield
+    except (FileExistsError, FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as e:
+        raise StateError("the state cannot be used", code="state_unwritable", where=str(path), actual=e.strerror) from e

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from device_client import __version__
-from device_client.errors import MissingExtraError
+from device_client.errors import MissingExtraError, StateError
 from device_client.inference.session import ALLOWED_PROVIDERS
 from device_client.policy.selection import DeviceFacts
 
@@ -22,6 +22,7 @@ def read_facts(*, cpu_info: Path = _CPU_INFO) -> DeviceFacts:
 
     Raises:
         MissingExtraError: onnxruntime is not installed, so that nothing could run here.
+        StateError: the disk does not tell (``facts_unreadable``).
     """
     return DeviceFacts(
         arch=platform.machine().lower(),
@@ -52,3 +53,7 @@ def _runtime_version() -> str:
         return metadata.version("onnxruntime")
     except metadata.PackageNotFoundError as e:
         raise MissingExtraError("device", missing="onnxruntime") from e
+    except OSError as e:
+        raise StateError(
+            "cannot read which runtime is installed", code="facts_unreadable", where="onnxruntime", actual=e.strerror
+        ) from e

@@ -20,6 +20,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +126,7 @@ def init_device(
     models: tuple[ModelPath, ...],
     policy: bytes | None = None,
     unsafe_plain_http: bool = False,
+    prepare: Callable[[Device], object] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Device:
     """Makes a device's folder; nothing is fetched, and nothing that exists is changed.
@@ -137,6 +139,8 @@ def init_device(
         models: what this device follows.
         policy: text of the acceptance policy, or None for the default.
         unsafe_plain_http: allow ``http://`` to a server that is not on this machine.
+        prepare: what else the device must have before it exists, such as its factory bundle; called while the folder has
+            another name, and when it raises, no device is made.
         limits: bound of the root.
 
     Raises:
@@ -168,6 +172,8 @@ def init_device(
     making = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-new-"))
     try:
         _fill(DeviceFolder(making), root=root, config=config, policy=policy_text)
+        if prepare is not None:
+            prepare(open_device(making))
         making.rename(path)
         sync_folder(path.parent)
     except BaseException:
@@ -196,7 +202,27 @@ def open_device(path: Path) -> Device:
             expected=f"a folder of user {os.geteuid()} that nobody else can write",
             actual=f"user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}",
         )
-    config = parse_config(_read(folder.config, MAX_CONFIG_BYTES), where=str(folder.config))
+    config = read_config(folder)
+    root = read_root(folder, config)
+    policy = parse_policy(_read(folder.policy, MAX_CONFIG_BYTES), where=str(folder.policy), models=config.models)
+    return Device(folder, config, policy, load_identity(folder.identity), root)
+
+
+def read_config(folder: DeviceFolder) -> DeviceConfig:
+    """``device.toml``.
+
+    Raises:
+        StateError: missing. UsageError: an unknown key or a wrong value.
+    """
+    return parse_config(_read(folder.config, MAX_CONFIG_BYTES), where=str(folder.config))
+
+
+def read_root(folder: DeviceFolder, config: DeviceConfig) -> bytes:
+    """The root that trust starts from: the one whose digest a person gave at ``init``.
+
+    Raises:
+        StateError: missing, or another (``root_digest``).
+    """
     root = _read(folder.root, DEFAULT_LIMITS.max_root_bytes)
     if Digest.of(root) != config.root_sha256:
         raise StateError(
@@ -207,8 +233,7 @@ def open_device(path: Path) -> Device:
             actual=Digest.of(root),
             hint="put the original file back",
         )
-    policy = parse_policy(_read(folder.policy, MAX_CONFIG_BYTES), where=str(folder.policy), models=config.models)
-    return Device(folder, config, policy, load_identity(folder.identity), root)
+    return root
 
 
 def _check_root(data: bytes, *, limits: Limits) -> None:

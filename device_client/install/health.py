@@ -25,10 +25,10 @@ class Health:
     """What was counted since it was told last.
 
     Attributes:
-        runs: answered inferences.
-        failures: runs that the runtime failed on.
-        non_finite: outputs with NaN or infinity.
-        crashes: ends of the process that ran the model.
+        runs: inferences that the runtime ended, well or not.
+        failures: those of them that ended with an error of the runtime.
+        non_finite: those of them with NaN or infinity in an output.
+        crashes: workers that died, hung, ran out of memory or could not load the model; not part of ``runs``.
     """
 
     runs: int = 0
@@ -37,8 +37,9 @@ class Health:
     crashes: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.runs, self.failures, self.non_finite, self.crashes) < 0:
-            raise ValueError("counts are not negative")
+        counts = (self.runs, self.failures, self.non_finite, self.crashes)
+        if min(counts) < 0 or max(self.failures, self.non_finite) > self.runs:
+            raise ValueError(f"impossible counts: {self}")
 
 
 def record_health(folder: DeviceFolder, model: ModelPath, manifest: Digest, health: Health) -> None:

@@ -6,6 +6,7 @@ poll, enroll and init; ``status`` and ``infer`` only read, under the database's 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -38,7 +39,8 @@ def exclusive(path: Path, *, timeout_s: float = 0.0) -> Iterator[None]:
         _acquire(descriptor, path, timeout_s=timeout_s)
         yield
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):  # closed all the same; what the block ended with counts
+            os.close(descriptor)
 
 
 def _acquire(descriptor: int, path: Path, *, timeout_s: float) -> None:

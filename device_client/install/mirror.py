@@ -140,21 +140,21 @@ def read_mirror(path: Path) -> bytes | None:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+                raise StateError(
+                    "the memory's copy belongs to somebody else or is open to others",
+                    code="state_owner",
+                    where=str(path),
+                    expected=f"a file of user {os.geteuid()}, mode 0600",
+                    actual=f"user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}",
+                )
+            return file.read(MAX_MIRROR_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as e:
         raise StateError("cannot read the memory's copy", code="state_unwritable", where=str(path), actual=e.strerror) from e
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise StateError(
-                "the memory's copy belongs to somebody else or is open to others",
-                code="state_owner",
-                where=str(path),
-                expected=f"a file of user {os.geteuid()}, mode 0600",
-                actual=f"user {found.st_uid}, mode {stat.S_IMODE(found.st_mode):o}",
-            )
-        return file.read(MAX_MIRROR_BYTES + 1)
 
 
 def write_mirror(path: Path, data: bytes) -> None:

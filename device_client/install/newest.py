@@ -28,7 +28,7 @@ def read_newest(cycle: Cycle, trusted: TrustedMetadata) -> None:
     """
     channel: Channel | None = None
     try:
-        channel = _read_channel(cycle, trusted)
+        channel = read_channel(cycle, trusted)
         if channel is None:
             return
         latest = agree(cycle, trusted, BundlePath(cycle.model.line, cycle.model.model, channel.latest))
@@ -57,7 +57,13 @@ def raise_floor(cycle: Cycle, agreed: Iterable[AgreedRelease]) -> None:
             cycle.state.raise_floor(cycle.model, floor)
 
 
-def _read_channel(cycle: Cycle, trusted: TrustedMetadata) -> Channel | None:
+def read_channel(cycle: Cycle, trusted: TrustedMetadata) -> Channel | None:
+    """The channel document that the release role lists, from the store or its source; None if it lists none.
+
+    Raises:
+        TrustError, FormatError, LimitError, IntegrityError: role or document break a rule.
+        TransportError: it does not arrive.
+    """
     ref = trusted.channel_ref(cycle.model)
     if ref is None:
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import timedelta
+
 from device_client.bundle.contract import Contract, parse_contract
 from device_client.bundle.fields import Fields
 from device_client.bundle.manifest import Manifest, parse_manifest
@@ -17,6 +20,18 @@ from device_client.policy.rollout import check_rollout
 from device_client.trust.agreement import AgreedRelease
 from device_client.trust.refs import BlobRef
 from device_client.trust.trusted_metadata import TrustedMetadata
+
+
+@dataclass(frozen=True)
+class ServerSource:
+    """The device's own server, as ``cycle.Source``."""
+
+    is_online: bool = True
+    grace: timedelta = timedelta(0)
+
+    def next_version(self, cycle: Cycle) -> str | None:
+        """What ``ask_next`` says."""
+        return ask_next(cycle)
 
 
 def ask_next(cycle: Cycle) -> str | None:

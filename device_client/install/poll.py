@@ -22,13 +22,20 @@ from device_client.errors import SealiftError, StateError, VerificationError
 from device_client.install.activation import activate
 from device_client.install.collection import collect
 from device_client.install.conditions import check_ready
-from device_client.install.cycle import Cycle
+from device_client.install.cycle import Cycle, Source
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
 from device_client.install.lock import exclusive
 from device_client.install.machine import Event
 from device_client.install.newest import read_newest
-from device_client.install.offer import agree_on_offer, ask_next, check_offer, check_offered_memory, is_current, stay_current
+from device_client.install.offer import (
+    ServerSource,
+    agree_on_offer,
+    check_offer,
+    check_offered_memory,
+    is_current,
+    stay_current,
+)
 from device_client.install.probation import watch
 from device_client.install.recovery import open_memory
 from device_client.install.refresh import look_at_held, refresh, remembered_time
@@ -95,6 +102,7 @@ def poll(
     uptime: Callable[[], BootTime] = boot_time,
     http: HttpClient | None = None,
     fetcher: FetcherInterface | None = None,
+    source: Source | None = None,
     selftest: Callable[..., SelfTestReport] = run_selftest,
     limits: Limits = DEFAULT_LIMITS,
 ) -> PollResult:
@@ -107,6 +115,7 @@ def poll(
         uptime: the boot clock.
         http: the way to the server's blobs and API.
         fetcher: the way to its metadata.
+        source: what says which version is next; the server, unless given.
         selftest: runs the golden probes in a child process.
         limits: bounds of every read.
 
@@ -126,6 +135,7 @@ def poll(
             time=remembered_time(device, state, clock=clock, uptime=uptime),
             http=way,
             fetcher=fetcher,
+            source=source or ServerSource(),
             selftest=selftest,
             limits=limits,
         )
@@ -143,9 +153,17 @@ def poll(
             raise failure from error
         standing = settle(cycle, None)
         _keep_decision(cycle, result=result, standing=standing.action.value)
-        waiting = send_reports(state, device, way, now=cycle.now())
-        done = (state.active(model), standing.action.value, cycle.received, report, waiting, cycle.found.poll_s)
-        return PollResult(result, model, *done)
+        waiting = send_reports(state, device, way, now=cycle.now()) if cycle.source.is_online else len(state.outbox())
+        return PollResult(
+            result,
+            model,
+            state.active(model),
+            standing.action.value,
+            cycle.received,
+            selftest=report,
+            reports_waiting=waiting,
+            poll_s=cycle.found.poll_s,
+        )
 
 
 def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
@@ -159,8 +177,8 @@ def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
     look_at_held(cycle, trusted)
     # 4. The channel says what is newest, and may raise the floor.
     read_newest(cycle, trusted)
-    # 5. The server names a candidate: a hint, nothing more.
-    version = ask_next(cycle)
+    # 5. The server names a candidate, or the channel for a file brought by hand: a hint, nothing more.
+    version = cycle.source.next_version(cycle)
     if version is None:
         cycle.trace.passed("offer", "the server offers nothing")
         cycle.ledger.go(Event.NOTHING_NEW)
@@ -181,7 +199,8 @@ def _run(cycle: Cycle) -> tuple[str, SelfTestReport | None]:
     cycle.trace.passed("memory", "nothing remembered speaks against it", measured=f"counter {agreed.release.counter}")
     cycle.ledger.go(Event.OFFER)
     check_offer(cycle, agreed)
-    check_ready(cycle, agreed.manifest.digest)
+    if cycle.source.is_online:  # who brings a file by hand chose the moment
+        check_ready(cycle, agreed.manifest.digest)
     cycle.trace.passed("policy", "policy, rollout and maintenance window let this device take it now")
     # 7 to 11. Fetched, verified, walked, staged, and tried in a child with limits.
     from device_client.install.trial import try_release  # here: memory that a poll with nothing new does not need
@@ -207,7 +226,7 @@ def _start(cycle: Cycle) -> None:
     watch(cycle.holdings, cycle.ledger, now=cycle.now(), at=cycle.uptime())
     cycle.ledger.begin()
     token, _ = cycle.state.enrolment()
-    if token is None:
+    if token is None and cycle.source.is_online:
         raise StateError("the device is not enrolled", code="not_enrolled", hint="run `sealift device enroll`")
 
 
@@ -231,4 +250,5 @@ def _record(cycle: Cycle, refusal: SealiftError) -> None:
             )
         except (VerificationError, StateError) as error:
             logger.warning("the standing of %s could not be judged: %s", cycle.model, error)
-        send_reports(cycle.state, cycle.device, cycle.http, now=cycle.now())
+        if cycle.source.is_online:
+            send_reports(cycle.state, cycle.device, cycle.http, now=cycle.now())

@@ -26,6 +26,7 @@ from device_client.trust.trusted_time import BootTime
 logger = logging.getLogger(__name__)
 
 MAX_SET_ASIDE = 4  # damaged databases that are kept for people to look at
+LOOKS = 3  # at a database before it counts as lost
 _LOST = ("state_missing", "state_damaged", "state_schema")
 _PARTS = ("", "-wal", "-shm")  # of one database; -wal holds commits that are not in the main file yet
 
@@ -56,7 +57,7 @@ def open_memory(device: Device, model: ModelPath, *, now: datetime, at: BootTime
         if state is None or remembered is None:
             if mirror is None:  # 3
                 raise _both_lost(device, lost)
-            return _rebuild(device, model, mirror, lost, now=now, at=at)  # 4
+            return _rebuilt(device, model, mirror, lost, now=now, at=at)  # 4
         if mirror is None:
             what = "marks.json was missing" if data is None else "marks.json was damaged"
         else:
@@ -74,21 +75,29 @@ def open_memory(device: Device, model: ModelPath, *, now: datetime, at: BootTime
 
 
 def _read_state(device: Device) -> tuple[DeviceState | None, Remembered | None, StateError | None]:
-    try:
-        state = open_state(device.folder.state)
-    except StateError as e:
-        if e.code not in _LOST:
-            raise
-        return None, None, e
+    """The database and its memory, or why it is lost: found so every time that it is looked at, not by a disk's passing error."""
+    lost: StateError | None = None
+    for _ in range(LOOKS):
+        try:
+            state, remembered = _look_at_state(device)
+        except StateError as e:
+            if e.code not in _LOST:
+                raise
+            lost = e
+        else:
+            return state, remembered, None
+    return None, None, lost
+
+
+def _look_at_state(device: Device) -> tuple[DeviceState, Remembered]:
+    state = open_state(device.folder.state)
     try:
         for model in device.config.models:  # a poll could not go on without these
             state.progress(model), state.active(model), state.held(model)
-        return state, state.remembered(), None
-    except StateError as e:
+        return state, state.remembered()
+    except BaseException:
         state.close()
-        if e.code not in _LOST:
-            raise
-        return None, None, e
+        raise
 
 
 def _read_mirror(path: Path) -> tuple[Remembered | None, bytes | None]:
@@ -111,6 +120,16 @@ def _level(
         _tell(device, state, model, code="memory_restored", detail=f"{what}: restored from the other copy", now=now)
 
 
+def _rebuilt(
+    device: Device, model: ModelPath, mirror: Remembered, lost: StateError | None, *, now: datetime, at: BootTime
+) -> DeviceState:
+    try:
+        return _rebuild(device, model, mirror, lost, now=now, at=at)
+    except OSError as e:
+        where = str(device.folder.state)
+        raise StateError("the state cannot be made anew", code="state_unwritable", where=where, actual=e.strerror) from e
+
+
 def _rebuild(
     device: Device, model: ModelPath, mirror: Remembered, lost: StateError | None, *, now: datetime, at: BootTime
 ) -> DeviceState:
@@ -127,6 +146,7 @@ def _rebuild(
         detail = f"state.db was {why}: made anew from marks.json; nothing is installed, and the device must enrol again"
         _tell(device, state, model, code="state_rebuilt", detail=detail, now=now)
     _set_aside(path)
+    sync_folder(path.parent)  # first: SQLite would take a log that came back under the old name for the new database's
     making.rename(path)
     sync_folder(path.parent)
     return open_state(path)

@@ -5,6 +5,7 @@ What was verified is remembered at once, also when the refresh breaks off half-w
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -13,13 +14,13 @@ from datetime import datetime
 from tuf.api.metadata import Root
 
 from device_client.bundle.path import BundlePath
-from device_client.errors import TrustError, VerificationError
+from device_client.errors import StateError, TrustError, VerificationError
 from device_client.install.cycle import Cycle
 from device_client.install.folder import Device
 from device_client.install.state import Deployment, DeviceState
 from device_client.trust.agreement import AgreedRelease
 from device_client.trust.bootstrap import choose_bootstrap
-from device_client.trust.client import MetadataClient
+from device_client.trust.client import MetadataClient, Remember
 from device_client.trust.marks import Marks, keyset_digest
 from device_client.trust.rules import keys_of_top_level, parse_role
 from device_client.trust.trusted_metadata import TOP_LEVEL, TrustedMetadata
@@ -50,16 +51,18 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
 
     Raises:
         TrustError, FormatError, LimitError, TransportError: what ``MetadataClient.refresh`` raises.
+        StateError: the cache cannot be written, not even anew (``cache_unwritable``).
     """
     folder, roots = cycle.device.folder.metadata, cycle.state.roots()
     client = MetadataClient(
         metadata_dir=folder,
-        base_url=f"{cycle.device.config.server}/tuf/",
+        base_url=f"{cycle.http.base_url}/tuf/",
         bootstrap=choose_bootstrap(cycle.device.root, roots[max(roots)] if roots else None),
         limits=cycle.limits,
         clock=cycle.clock,
         uptime=cycle.uptime,
         fetcher=cycle.fetcher,
+        grace=cycle.source.grace,
     )
 
     def remember(marks: Marks, verified: Mapping[int, bytes]) -> None:
@@ -73,11 +76,25 @@ def refresh(cycle: Cycle) -> TrustedMetadata:
     except OSError as e:
         # The cache is disposable, what must be remembered is in the database: begin again from the newest root.
         logger.warning("metadata cache set aside: %s", e)
-        shutil.rmtree(folder, ignore_errors=True)
-        trusted = client.refresh(cycle.state.marks(), remember)
-    cycle.found.trusted = trusted
+        with contextlib.suppress(OSError):  # not all of them are ignored by `ignore_errors`; what is left is overwritten
+            shutil.rmtree(folder, ignore_errors=True)
+        trusted = _refresh_anew(client, cycle, remember)
+    cycle.found.trusted, cycle.found.stretched = trusted, trusted.stretched
     _learn(cycle, trusted)
     return trusted
+
+
+def _refresh_anew(client: MetadataClient, cycle: Cycle, remember: Remember) -> TrustedMetadata:
+    try:
+        return client.refresh(cycle.state.marks(), remember)
+    except OSError as e:
+        raise StateError(
+            "the metadata cache cannot be written",
+            code="cache_unwritable",
+            where=str(cycle.device.folder.metadata),
+            actual=e.strerror,
+            hint="free some space; the cache may be deleted at any time",
+        ) from e
 
 
 def agree(cycle: Cycle, trusted: TrustedMetadata, path: BundlePath) -> AgreedRelease:

@@ -25,6 +25,7 @@ from device_client.trust.agreement import AgreedRelease
 from device_client.trust.rules import LIFETIME_CAPS
 
 _CHANNEL = "channel"
+_GRACE = "metadata"
 
 
 def settle(cycle: Cycle, refusal: SealiftError | None) -> Standing:
@@ -90,7 +91,8 @@ def _count_days(cycle: Cycle, active: Deployment | None, refusal: SealiftError |
         activated=found.activated,
         now_by_offline_roles=cycle.time.now_by_offline_roles(),
     )
-    holds = {"expired": _has_expired(cycle, active, refusal, now=now), "behind": lag.behind, "withheld": lag.withheld}
+    withheld = None if lag.behind and not cycle.source.is_online else lag.withheld  # no server was asked what it offers
+    holds = {"expired": _has_expired(cycle, active, refusal, now=now), "behind": lag.behind, "withheld": withheld}
     return {
         kind: counted(cycle.state.patience(cycle.model, kind), holds=holds[kind], now=now) for kind in PATIENCE_KINDS
     }  # fmt: skip
@@ -151,6 +153,8 @@ def _tell_alarms(
     if found.unaudited is not None and found.unaudited != found.offered:  # offered, the refusal has told it
         waits = f"the channel's newest release {found.unaudited} has no audit entry yet"
         tell("awaiting_audit", "audit_entry_missing", waits, about=found.unaudited)
+    if found.stretched:
+        tell("alarm", "offline_grace", f"offline_grace used: {found.stretched}", about=_GRACE)
     if found.trusted is None:  # nothing was learned about the channel
         holding |= {(code, about) for code, about in known if about != subject}
     state.clear_alarms(model, but=holding)

@@ -131,7 +131,7 @@ class BlobStore:
             raise LimitError("blob too large", code="too_large", where=str(digest), actual=size)
         temporary: str | None = None
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             descriptor, temporary = tempfile.mkstemp(dir=self._folder, prefix=_TEMPORARY)
             with os.fdopen(descriptor, "wb") as file:
                 writer = BlobWriter(file, digest, size)
@@ -177,6 +177,12 @@ class BlobStore:
             path.unlink(missing_ok=True)
             removed += 1
         return removed
+
+    def _make_folder(self) -> None:
+        """Certain before the first blob is: a synced blob in a folder that a power cut forgets is gone."""
+        if not self._folder.is_dir():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(self._folder.parent)
 
     def _path(self, digest: Digest) -> Path:
         return self._folder / digest.hex

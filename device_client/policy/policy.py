@@ -4,7 +4,8 @@ It also says what becomes of the running model when something speaks against it 
 
 Read from TOML by ``device init --policy`` and at every opening; asked in ``install/poll.py`` after agreement and before
 any blob is fetched. It can only ask for more than the signed records do; a key that asks for less begins with
-``unsafe_`` and shows in ``status`` and in every report. ``docs/policy.md`` explains every key.
+``unsafe_`` and shows in ``status`` and in every report. The one thing between is ``offline_grace_days``, which DESIGN 5 allows
+within its bound and which raises an alarm where it made a difference. ``docs/policy.md`` explains every key.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ MAX_POLICY_BYTES = 64 * 1024
 MAX_AGE_DAYS = LIFETIME_CAPS["audit"].days  # beyond it an audit role has expired anyway
 _MAX_MODELS = 64
 _ACCEPTABLE = ("PASSED", "WARNED")  # FAILED and INCONCLUSIVE are never accepted; WAIVED has its own, unsafe, key
-_TABLES = ("schema", "audit", "reactions", "probation", "install", "models")
+_TABLES = ("schema", "audit", "import", "reactions", "probation", "install", "models")
+MAX_GRACE_DAYS = 30
 _AUDIT_KEYS = ("policies", "minimum_tier", "verdicts", "max_age_days", "unsafe_accept_waived")
 DEFAULT_POLICY_TEXT = """\
 # What this device accepts, and what it does when something speaks against the running model. docs/policy.md explains every
@@ -43,6 +45,9 @@ minimum_tier = "quick"         # quick, standard or deep
 verdicts = ["PASSED", "WARNED"]
 max_age_days = 30              # an audit role that was signed longer ago installs nothing; 1 to 30
 unsafe_accept_waived = false   # true also takes models whose audit was waived
+
+[import]                       # of a file that a person brings: `sealift device import`
+offline_grace_days = 0         # 0 to 30: so long past their expiry its snapshot and timestamp still count
 
 [reactions]                    # of the running model; each of them also raises an alarm
 withdrawn = "fall_back"        # fall_back (to the newest held bundle that may run, else keep running), stop
@@ -84,6 +89,7 @@ class AcceptancePolicy:
         verdicts: the accepted verdicts.
         max_age_days: days since the audit role was signed after which it installs nothing.
         unsafe_accept_waived: also accept WAIVED.
+        offline_grace_days: days past their expiry on which snapshot and timestamp count, on an import by hand only.
         reactions: what becomes of running models.
         models: reactions of single models, complete, in place of ``reactions``.
         probation: what a new bundle must show before it is committed.
@@ -95,6 +101,7 @@ class AcceptancePolicy:
     verdicts: tuple[str, ...] = _ACCEPTABLE
     max_age_days: int = MAX_AGE_DAYS
     unsafe_accept_waived: bool = False
+    offline_grace_days: int = 0
     reactions: Reactions = field(default_factory=Reactions)
     models: Mapping[ModelPath, Reactions] = field(default_factory=lambda: MappingProxyType({}))
     probation: ProbationRules = field(default_factory=ProbationRules)
@@ -251,6 +258,7 @@ def _read_policy(fields: Fields, *, models: Iterable[ModelPath] | None) -> Accep
     reactions = default.reactions
     if "reactions" in fields:
         reactions = read_reactions(fields.fields("reactions", known=REACTION_KEYS), base=reactions)
+    imports = fields.fields("import", known=("offline_grace_days",)) if "import" in fields else Fields({}, where=fields.where)
     return AcceptancePolicy(
         policies=MappingProxyType(policies),
         minimum_tier=audit.text("minimum_tier", choices=TIERS) if "minimum_tier" in audit else default.minimum_tier,
@@ -259,6 +267,9 @@ def _read_policy(fields: Fields, *, models: Iterable[ModelPath] | None) -> Accep
         if "max_age_days" in audit
         else default.max_age_days,
         unsafe_accept_waived=audit.boolean("unsafe_accept_waived") if "unsafe_accept_waived" in audit else False,
+        offline_grace_days=imports.integer("offline_grace_days", minimum=0, maximum=MAX_GRACE_DAYS)
+        if "offline_grace_days" in imports
+        else default.offline_grace_days,
         reactions=reactions,
         models=MappingProxyType(_read_models(fields, base=reactions, models=models) if "models" in fields else {}),
         probation=read_probation(fields.fields("probation", known=PROBATION_KEYS)) if "probation" in fields else default.probation,

@@ -12,7 +12,7 @@ updater for every refresh, since python-tuf allows one each.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tuf.api.metadata import Signed
@@ -20,6 +20,7 @@ from tuf.ngclient import FetcherInterface
 
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.cache import clear_strangers
+from device_client.trust.expiry import NO_GRACE
 from device_client.trust.fetcher import SealiftFetcher
 from device_client.trust.foreign_errors import mapped_errors
 from device_client.trust.marks import Marks
@@ -43,6 +44,7 @@ class MetadataClient:
         clock: the wall clock, aware UTC.
         uptime: the boot clock, by which floors of trusted time go on.
         fetcher: how bytes are fetched.
+        grace: how long past its expiry snapshot and timestamp still count; for files brought by hand, at their owner's word.
         rules: what is asked of each top-level role beyond TUF; only ``tests/conformance/client`` asks for less.
     """
 
@@ -56,6 +58,7 @@ class MetadataClient:
         clock: Callable[[], datetime] = utc_now,
         uptime: Callable[[], BootTime] = boot_time,
         fetcher: FetcherInterface | None = None,
+        grace: timedelta = NO_GRACE,
         rules: Callable[[str, Signed], None] = check_top_level,
     ) -> None:
         self._metadata_dir = metadata_dir
@@ -65,6 +68,7 @@ class MetadataClient:
         self._clock = clock
         self._uptime = uptime
         self._fetcher = fetcher
+        self._grace = grace
         self._rules = rules
 
     def refresh(self, marks: Marks, remember: Remember | None = None) -> TrustedMetadata:
@@ -92,7 +96,9 @@ class MetadataClient:
                 fetcher=self._fetcher or SealiftFetcher(),
                 limits=self._limits,
             )
-        trusted = TrustedMetadata(updater, marks=marks, limits=self._limits, clock=self._clock, uptime=self._uptime)
+        trusted = TrustedMetadata(
+            updater, marks=marks, limits=self._limits, clock=self._clock, uptime=self._uptime, grace=self._grace
+        )
         try:
             with mapped_errors(self._base_url):
                 updater.load_roots()  # 1. every root, each signed by the one before it

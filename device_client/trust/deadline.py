@@ -57,7 +57,8 @@ class Deadline:
             timer.cancel()
             with self._lock:
                 for handle in self._handles:
-                    handle.close()
+                    with contextlib.suppress(OSError):  # the request is over; what came of it stands
+                        handle.close()
                 self._handles = []
 
     def note(self, connection: HTTPConnection, opened: socket.socket) -> socket.socket:

@@ -76,11 +76,11 @@ def mapped_errors(where: str) -> Iterator[None]:
         raise TransportError("metadata arrives too slowly", code="transport_slow", where=where, hint="try again") from e
     except DownloadHTTPError as e:
         raise TransportError(
-            "the server does not give a metadata file",
+            "a metadata file is not there",
             code="metadata_unavailable",
             where=where,
             actual=f"status {e.status_code}",
-            hint="try again later",
+            hint="try again later; a file brought by hand: export it again",
         ) from e
     except DownloadError as e:
         raise TransportError(

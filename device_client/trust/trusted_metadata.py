@@ -8,7 +8,7 @@ now = trusted.time_for(agreed.path.of_model).now()
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from securesystemslib.signer import Key
 from tuf.api.metadata import Root, Signed, Targets
@@ -19,10 +19,11 @@ from device_client.errors import StateError, TrustError
 from device_client.limits import Limits
 from device_client.trust.agreement import AgreedRelease, LoadedRole, check_agreement, check_role
 from device_client.trust.bins import bin_of
+from device_client.trust.expiry import NO_GRACE, is_over, stretched_text
 from device_client.trust.foreign_errors import mapped_errors
 from device_client.trust.marks import Marks, VersionMark, advance, keyset_digest
 from device_client.trust.refs import BlobRef
-from device_client.trust.rules import delegation_for, issued_at, keys_of, keys_of_top_level
+from device_client.trust.rules import ONLINE_ROLES, delegation_for, issued_at, keys_of, keys_of_top_level
 from device_client.trust.times import format_time
 from device_client.trust.trusted_time import BootTime, TimeFloor, TrustedTime, carried, raised
 from device_client.trust.updater import StrictUpdater
@@ -41,11 +42,13 @@ class TrustedMetadata:
         limits: Limits,
         clock: Callable[[], datetime],
         uptime: Callable[[], BootTime],
+        grace: timedelta = NO_GRACE,
     ) -> None:
         self._updater = updater
         self._limits = limits
         self._clock = clock
         self._uptime = uptime
+        self._grace = grace
         self._keysets: dict[tuple[str, bool], Digest] = {}
         self.marks = Marks(marks.versions, carried(marks.times, at=uptime()))
 
@@ -78,6 +81,13 @@ class TrustedMetadata:
         """Trusted time for one model: also by the roles of its line, whose word counts for no other line."""
         return self._time({role: self._own_keys(role) for role in (model.release_role, model.audit_role)})
 
+    @property
+    def stretched(self) -> str:
+        """Which online roles have expired and count all the same, as a sentence; empty if none does."""
+        now, signed = self.time.now(), {role: self._updater.signed(role) for role in ONLINE_ROLES}
+        over = [role for role in ONLINE_ROLES if is_over(role, signed[role].expires, now=now, grace=NO_GRACE)]
+        return ", ".join(stretched_text(role, signed[role].expires, now=now) for role in over)
+
     # The refresh itself.
 
     def take(self, role: str, *, rules: Callable[[str, Signed], None]) -> None:
@@ -87,7 +97,8 @@ class TrustedMetadata:
         if role != "root":  # roots are remembered whole
             self._advance(role, self._mark_keys(role))
         self._learn_time(role, signed, self._own_keys(role))
-        self._updater.judge_expiry_at(self.time.now())
+        # python-tuf holds every role to one time: to the earliest that any may be held to. Offline roles get no grace: below.
+        self._updater.judge_expiry_at(self.time.now() - self._grace)
 
     def check_expiry(self, roles: Iterable[str], time: TrustedTime) -> None:
         """None of ``roles`` has expired by ``time``, which may be later than when it was loaded.
@@ -98,7 +109,7 @@ class TrustedMetadata:
         now = time.now()
         for role in roles:
             signed = self._updater.signed(role)
-            if signed.is_expired(now):
+            if is_over(role, signed.expires, now=now, grace=self._grace):
                 raise TrustError(
                     "metadata has expired",
                     code="metadata_expired",
@@ -183,6 +194,7 @@ class TrustedMetadata:
                 ) from e
         self._advance(name, keyset)
         self._learn_time(keys_of_role, signed, self._own_keys(keys_of_role))
+        self.check_expiry((name,), self.time)
         return signed
 
     def _refuse_vanished(self, name: str, keyset: Digest) -> None:

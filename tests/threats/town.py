@@ -20,6 +20,7 @@ from device_client.bundle.path import ModelPath
 from device_client.install.enroll import enroll
 from device_client.install.folder import init_device
 from device_client.install.poll import poll
+from device_client.policy.policy import DEFAULT_POLICY_TEXT
 from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement
 from device_client.trust.custom import PolicyRef, Rollout
 from device_client.trust.dsse import sign_envelope
@@ -77,7 +78,7 @@ def build_town(folder: Path) -> Town:
             root_sha256=Digest.of(root),
             server=server.url,
             models=(THE_MODEL,),
-            policy=b"schema = 1\n[probation]\nminutes = 0\n",
+            policy=DEFAULT_POLICY_TEXT.replace("minutes = 10", "minutes = 0").encode(),  # committed by the poll that activates
         )
         enroll(device)
         result = poll(device, THE_MODEL)

@@ -47,8 +47,9 @@ def test_the_written_default_is_the_default() -> None:
 
 def test_the_written_default_says_every_key() -> None:
     text = tomllib.loads(DEFAULT_POLICY_TEXT)
-    assert set(text) == {"schema", "audit", "reactions", "probation", "install"}
+    assert set(text) == {"schema", "audit", "import", "reactions", "probation", "install"}
     assert set(text["audit"]) == {"policies", "minimum_tier", "verdicts", "max_age_days", "unsafe_accept_waived"}
+    assert set(text["import"]) == {"offline_grace_days"}
     assert tuple(text["reactions"]) == REACTION_KEYS
     assert tuple(text["probation"]) == PROBATION_KEYS
     assert tuple(text["install"]) == INSTALL_KEYS
@@ -85,6 +86,9 @@ WRONG = {
     "falling back from an expiry": 'schema = 1\n[reactions]\nexpired = "fall_back"',
     "falling back when behind": 'schema = 1\n[reactions]\nbehind = "fall_back"',
     "ignoring what is withheld": 'schema = 1\n[reactions]\nwithheld = "ignore"',
+    "a grace in front of the expiry": "schema = 1\n[import]\noffline_grace_days = -1",
+    "more than the design's grace": "schema = 1\n[import]\noffline_grace_days = 31",
+    "a grace for roles that expire offline": "schema = 1\n[import]\ntargets_grace_days = 1",
     "negative grace": "schema = 1\n[reactions]\nexpired_days = -1",
     "grace without end": "schema = 1\n[reactions]\nexpired_days = 31",
     "no patience at all": "schema = 1\n[reactions]\nbehind_days = 0",
