@@ -14,8 +14,7 @@ A program on the device runs its model with
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # true for type checkers; importing `typing` would cost the resident agent half a MiB
 if TYPE_CHECKING:
     from device_client.inference.by_name import open_model
 
@@ -23,7 +22,7 @@ __all__ = ["__version__", "open_model"]
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """``open_model`` is loaded when somebody asks for it: most of what imports this package never runs a model."""
     if name == "open_model":
         from device_client.inference.by_name import open_model
