@@ -30,6 +30,7 @@ MAX_AGE_DAYS = LIFETIME_CAPS["audit"].days  # beyond it an audit role has expire
 _MAX_MODELS = 64
 _ACCEPTABLE = ("PASSED", "WARNED")  # FAILED and INCONCLUSIVE are never accepted; WAIVED has its own, unsafe, key
 MAX_GRACE_DAYS = 30
+_TABLES = ("schema", "audit", "import", "reactions", "models")
 _AUDIT_KEYS = ("policies", "minimum_tier", "verdicts", "max_age_days", "unsafe_accept_waived")
 DEFAULT_POLICY_TEXT = """\
 # What this device accepts, and what it does when something speaks against the running model. docs/policy.md explains every
@@ -111,9 +112,7 @@ def parse_policy(data: bytes, *, where: str = "policy", models: Iterable[ModelPa
     try:
         if len(data) > MAX_POLICY_BYTES:
             raise FormatError("policy file too long", code="policy_file", expected=f"at most {MAX_POLICY_BYTES} bytes")
-        fields = Fields(
-            tomllib.loads(data.decode("utf-8")), where=where, known=("schema", "audit", "import", "reactions", "models")
-        )
+        fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=_TABLES)
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
         return _read_policy(fields, models=models)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
