@@ -25,6 +25,7 @@ from device_client.inference.session import ALLOWED_PROVIDERS, Session, open_ses
 from device_client.inference.walker import CheckedModel, check_model
 from device_client.install.folder import DeviceFolder, read_config, read_root
 from device_client.install.installed import verify_installed
+from device_client.install.machine import State
 from device_client.install.state import Deployment, DeviceState, open_state
 from device_client.install.store import BlobStore, open_store
 from device_client.limits import DEFAULT_LIMITS, Limits
@@ -181,10 +182,14 @@ def runnable(state: DeviceState, model: ModelPath) -> Deployment:
     """The active deployment, if the owner's policy lets it run.
 
     Raises:
-        StateError: nothing is installed (``not_installed``).
+        StateError: nothing is installed (``not_installed``), or nothing that was may run (``safe``).
         PolicyError: ``stopped_by_policy``.
     """
     deployment, stop = state.active(model), state.stopped(model)
+    if deployment is None and state.progress(model).state is State.SAFE:
+        raise StateError(
+            "nothing on this device may run", code="safe", where=str(model), hint="`sealift device status` and `explain` say why"
+        )
     if deployment is None:
         raise StateError("no model is installed", code="not_installed", where=str(model), hint="run `sealift device poll`")
     if stop is not None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from device_client.bundle.path import ModelPath
 from device_client.errors import SealiftError, StateError, VerificationError
 from device_client.install.collection import collect
-from device_client.install.folder import Device
+from device_client.install.folder import Device, DeviceFolder, open_device
 from device_client.install.installed import verify_installed, verify_whole
 from device_client.install.ledger import Ledger
 from device_client.install.lock import exclusive
@@ -27,6 +27,7 @@ from device_client.install.state import DeviceState
 from device_client.install.state_deployments import Deployment
 from device_client.install.store import open_store
 from device_client.limits import DEFAULT_LIMITS, Limits
+from device_client.policy.probation import Verdict
 from device_client.trust.times import utc_now
 from device_client.trust.trusted_time import BootTime, boot_time
 
@@ -82,6 +83,27 @@ def recover(
                     collect(device, state, store)
         store.sweep()
     return done
+
+
+def judge(
+    folder: DeviceFolder,
+    model: ModelPath,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    uptime: Callable[[], BootTime] = boot_time,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Verdict | None:
+    """Judges a bundle on probation, between two polls; None if there is none.
+
+    Raises:
+        StateError: the device is in use (``busy``), or its memory or disk cannot be used.
+        UsageError: its configuration or policy is wrong.
+    """
+    device = open_device(folder.path)
+    with exclusive(device.folder.lock), open_memory(device, model, now=clock(), at=uptime()) as state:
+        now = remembered_time(device, state, clock=clock, uptime=uptime).now()
+        held = Holdings(device, state, open_store(device.folder, limits=limits), model, limits)
+        return watch(held, Ledger(device, state, model, clock=lambda: now), now=now, at=uptime())
 
 
 def find_fault(held: Holdings, deployment: Deployment) -> SealiftError | None:

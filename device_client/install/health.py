@@ -1,7 +1,8 @@
 """How a running model does, as whoever runs it counted: the facts for probation (``policy/probation.py``).
 
 Called by the inference service every so often, by any process that may write the device's state. One small transaction; needs no
-lock, since it changes counts only. What is told about a bundle that is not on probation changes nothing.
+lock, since it changes counts only. What is told about a bundle that is not on probation changes nothing. A count that condemns the
+bundle is acted upon at once, unless a poll is at work, which judges at its next start.
 
     record_health(folder, model, manifest, Health(runs=1000, failures=1))
     record_vote(folder, model, manifest, good=False)
@@ -9,13 +10,17 @@ lock, since it changes counts only. What is told about a bundle that is not on p
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
+from device_client.errors import SealiftError
 from device_client.install.folder import DeviceFolder
 from device_client.install.state import open_state
 from device_client.policy.probation import Observation
+
+logger = logging.getLogger(__name__)
 
 _MAX_COUNT = 2**53 - 1  # what a row holds and JSON shows
 
@@ -74,3 +79,14 @@ def _add(folder: DeviceFolder, model: ModelPath, manifest: Digest, more: Observa
         names = ("runs", "failures", "non_finite", "crashes", "votes_good", "votes_bad")
         sums = {name: min(getattr(seen, name) + getattr(more, name), _MAX_COUNT) for name in names}
         state.set_probation(model, replace(found, seen=replace(seen, **sums)))
+    if more.failures or more.non_finite or more.crashes or more.votes_bad:
+        _judge_now(folder, model)
+
+
+def _judge_now(folder: DeviceFolder, model: ModelPath) -> None:
+    from device_client.install.boot import judge  # what it needs is not needed to count
+
+    try:
+        judge(folder, model)
+    except SealiftError as e:  # busy, or a disk that refuses: the next poll judges
+        logger.info("%s is judged at the next poll: %s", model, e)

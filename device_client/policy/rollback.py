@@ -33,7 +33,8 @@ class HeldBundle:
         counter: its release counter.
         variant: digest of the bytes the runtime would get.
         audit: what the audit role said when it was committed, from its verified evidence.
-        listed: what both roles agree on for its name now; None if they do not, or if that cannot be known now.
+        listed: what both roles agree on for its name now; None if they do not, or if that was not asked.
+        was_asked: whether it was asked what they say now.
     """
 
     path: BundlePath
@@ -42,6 +43,7 @@ class HeldBundle:
     variant: Digest
     audit: AuditCustom
     listed: AgreedRelease | None = None
+    was_asked: bool = True
 
 
 def check_rollback_target(held: HeldBundle, *, memory: Memory, policy: AcceptancePolicy, now: datetime) -> tuple[Alarm, ...]:
@@ -91,7 +93,7 @@ def check_rollback_target(held: HeldBundle, *, memory: Memory, policy: Acceptanc
         )
     check_verdict_kind(verdict, policy, where=where)
     alarms = []
-    if on_bytes is not said or held.listed is None:  # 7
+    if held.was_asked and (on_bytes is not said or held.listed is None):  # 7
         told = f"{where} may run again, but its audit entry is not listed now"
         alarms.append(Alarm(code="entry_unlisted", detail=told))
     if now >= verdict.expires:

@@ -86,7 +86,7 @@ class Pool:
                     try:
                         slot.aim(Target(runnable(state, model).manifest))
                     except (PolicyError, StateError) as refusal:
-                        if refusal.code not in {"stopped_by_policy", "not_installed"}:
+                        if refusal.code not in {"stopped_by_policy", "not_installed", "safe"}:
                             raise
                         slot.aim(Target(None, refusal))
         except SealiftError as error:  # damaged, or just being made anew: what runs goes on

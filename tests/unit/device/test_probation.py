@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from device_client.bundle.counter import Counter
+from device_client.errors import StateError
+from device_client.install import boot
 from device_client.install.health import Health, record_health, record_vote
+from device_client.install.lock import exclusive
 from device_client.install.machine import State
 from device_client.policy.probation import Observation
 from device_client.trust.trusted_time import BootTime
@@ -19,9 +22,11 @@ WATCHED = "[probation]\nminutes = 10\n"
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    """1.0.0 is committed; 2.0.0 runs, watched for ten minutes."""
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """1.0.0 is committed; what comes is watched for ten minutes, by the world's clocks."""
     made = World(tmp_path / "device")
+    real = boot.judge
+    monkeypatch.setattr(boot, "judge", lambda folder, model: real(folder, model, clock=made.clock, uptime=made.uptime))
     made.install("1.0.0", counter=1, scale=2.0)
     made.set_policy(WATCHED)
     return made
@@ -127,6 +132,23 @@ def test_a_bundle_is_rolled_back_told_once_and_not_taken_again_when(
     assert active(world) == "2.0.1"
 
 
+def test_a_vote_against_it_is_acted_upon_at_once_without_a_poll(world: World) -> None:
+    made = update(world)
+    record_vote(world.device.folder, THE_MODEL, made.digest, good=True)
+    assert active(world) == "2.0.0"
+    record_vote(world.device.folder, THE_MODEL, made.digest, good=False)
+    assert (active(world), world.running()) == ("1.0.0", 2.0)
+
+
+def test_while_a_poll_is_at_work_the_vote_is_counted_and_judged_at_the_next(world: World) -> None:
+    made = update(world)
+    with exclusive(world.device.folder.lock):
+        record_vote(world.device.folder, THE_MODEL, made.digest, good=False)
+        assert active(world) == "2.0.0"
+    world.refusal()
+    assert active(world) == "1.0.0"
+
+
 def test_what_is_told_of_another_bundle_changes_nothing(world: World) -> None:
     made = update(world)
     other = bundle("9.0.0", counter=9)
@@ -181,8 +203,11 @@ def test_nothing_below_a_watched_bundle_is_taken_and_its_name_means_one_bundle(w
     assert world.refusal().code == "equivocation"
 
 
-def test_the_first_bundle_ever_that_fails_leaves_the_device_safe_and_polling(tmp_path: Path) -> None:
+def test_the_first_bundle_ever_that_fails_leaves_the_device_safe_and_polling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = World(tmp_path / "device")
+    monkeypatch.setattr(boot, "judge", lambda *_: None)
     world.set_policy(WATCHED)
     made = update(world, "1.0.0", counter=1)
     record_vote(world.device.folder, THE_MODEL, made.digest, good=False)
@@ -191,6 +216,9 @@ def test_the_first_bundle_ever_that_fails_leaves_the_device_safe_and_polling(tmp
         assert state.active(THE_MODEL) is None
     assert rests(world) is State.SAFE
     assert ("alarm", "safe") in world.events()
+    with pytest.raises(StateError) as caught:
+        world.running()
+    assert caught.value.code == "safe"
     update(world, "1.0.1", counter=2, scale=4.0)
     assert (world.running(), rests(world)) == (4.0, State.PROBATION)
 
