@@ -33,7 +33,6 @@ _MAX_MODELS = 64
 _ACCEPTABLE = ("PASSED", "WARNED")  # FAILED and INCONCLUSIVE are never accepted; WAIVED has its own, unsafe, key
 _TABLES = ("schema", "audit", "import", "reactions", "probation", "install", "models")
 MAX_GRACE_DAYS = 30
-_TABLES = ("schema", "audit", "import", "reactions", "models")
 _AUDIT_KEYS = ("policies", "minimum_tier", "verdicts", "max_age_days", "unsafe_accept_waived")
 DEFAULT_POLICY_TEXT = """\
 # What this device accepts, and what it does when something speaks against the running model. docs/policy.md explains every
