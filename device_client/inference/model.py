@@ -23,7 +23,7 @@ from device_client.inference.walker import CheckedModel, check_model
 from device_client.install.facts import read_facts
 from device_client.install.folder import DeviceFolder
 from device_client.install.state import Deployment, open_state
-from device_client.install.store import BlobStore
+from device_client.install.store import open_store
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.policy.selection import providers_for
 from device_client.trust.times import format_time
@@ -90,7 +90,7 @@ def open_model(folder: DeviceFolder, model: ModelPath, *, limits: Limits = DEFAU
             actual=f"{stop.code}, since {format_time(stop.since)}",
             hint="it runs again after the first poll that finds the cause gone; `sealift device status` says more",
         )
-    store = BlobStore(folder.blobs, limits=limits)
+    store = open_store(folder, limits=limits)
     manifest = parse_manifest(store.read(deployment.manifest), limits=limits)  # 2
     contract = parse_contract(store.read(manifest.contract.digest), limits=limits)
     variant = _agreed_variant(contract, deployment)  # 3

@@ -16,7 +16,7 @@ from device_client.install.http import HttpClient
 from device_client.install.ledger import Ledger
 from device_client.install.selftest import SelfTestReport
 from device_client.install.state import DeviceState
-from device_client.install.store import BlobStore
+from device_client.install.store import open_store
 from device_client.limits import Limits
 from device_client.trust.agreement import AgreedRelease
 from device_client.trust.channel import Channel
@@ -97,7 +97,7 @@ class Cycle:
         self.fetcher = fetcher
         self.selftest = selftest
         self.limits = limits
-        self.store = BlobStore(device.folder.blobs, limits=limits)
+        self.store = open_store(device.folder, limits=limits)
         self.ledger = Ledger(device, state, model, clock=self.now)
         self.found = Found()
         self.received = 0

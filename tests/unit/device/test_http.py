@@ -36,6 +36,7 @@ from tests.unit.device.hostile import (
     serving,
     trickle,
 )
+from tests.unit.device.keys import FixedKey
 
 DATA = b"model bytes " * 1000
 BLOB = BlobRef.of(DATA)
@@ -48,7 +49,7 @@ def client(url: str, **changes: Any) -> HttpClient:
 
 def download(tmp_path: Path, *scripts: Script, **changes: Any) -> int:
     with serving(*scripts) as (url, _):
-        return download_missing([BLOB], store=BlobStore(tmp_path), http=client(url, **changes))
+        return download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client(url, **changes))
 
 
 def leftovers(tmp_path: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def leftovers(tmp_path: Path) -> list[Path]:
 
 
 def test_a_blob_is_stored_once_and_not_asked_for_again(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path)
+    store = BlobStore(tmp_path, key=FixedKey())
     with serving(answer(DATA)) as (url, heads):
         assert download_missing([BLOB, BLOB], store=store, http=client(url)) == len(DATA)
         assert download_missing([BLOB], store=store, http=client(url)) == 0
@@ -88,7 +89,7 @@ REFUSED: dict[str, tuple[Script, str]] = {
 @pytest.mark.parametrize(("script", "code"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_hostile_answer_is_refused_at_once_and_leaves_nothing(tmp_path: Path, script: Script, code: str) -> None:
     with serving(script) as (url, heads), pytest.raises(SealiftError) as caught:
-        download_missing([BLOB], store=BlobStore(tmp_path), http=client(url))
+        download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client(url))
     assert caught.value.code == code
     assert len(heads) == 1, "never tried again within a poll"
     assert leftovers(tmp_path) == []
@@ -98,12 +99,12 @@ def test_a_hostile_answer_is_refused_at_once_and_leaves_nothing(tmp_path: Path, 
 def test_a_cut_connection_is_tried_again_from_the_start(tmp_path: Path, share: float) -> None:
     part = DATA[: int(len(DATA) * share)]
     assert download(tmp_path, answer(part, length=len(DATA)), hang_up, answer(DATA)) == len(DATA)
-    assert BlobStore(tmp_path).read(BLOB.digest) == DATA
+    assert BlobStore(tmp_path, key=FixedKey()).read(BLOB.digest) == DATA
 
 
 def test_a_connection_that_is_always_cut_ends_after_bounded_tries(tmp_path: Path) -> None:
     with serving(answer(DATA[:-1], length=len(DATA))) as (url, heads), pytest.raises(TransportError) as caught:
-        download_missing([BLOB], store=BlobStore(tmp_path), http=client(url))
+        download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client(url))
     assert caught.value.code == "transport"
     assert len(heads) == 3
     assert leftovers(tmp_path) == []
@@ -178,12 +179,12 @@ def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch)
 
 def test_nobody_listening_is_one_transport_error(tmp_path: Path) -> None:
     with pytest.raises(TransportError) as caught:
-        download_missing([BLOB], store=BlobStore(tmp_path), http=client("http://127.0.0.1:1"))
+        download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client("http://127.0.0.1:1"))
     assert caught.value.code == "transport"
 
 
 def test_a_full_download_of_other_bytes_does_not_hurt_a_good_blob(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path)
+    store = BlobStore(tmp_path, key=FixedKey())
     store.put(BLOB.digest, DATA)
     other = BlobRef(Digest.of(b"other"), 5)
     with serving(answer(b"wrong")) as (url, _), pytest.raises(IntegrityError):
