@@ -16,6 +16,7 @@ from tuf.api.metadata import TargetFile, Targets
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.layout import read_blob
 from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.path import BundlePath, ModelPath
@@ -202,7 +203,7 @@ def _remove_damaged(manifest: BlobRef, *, blobs: BlobStore, limits: Limits) -> N
     """
     blobs.check_bytes(manifest, where="manifest")
     with blobs.open_blob(manifest.digest) as file:
-        listed = parse_manifest(file.read(limits.max_manifest_bytes), limits=limits).blobs
+        listed = parse_manifest(file.read(limits.max_manifest_bytes), encodings=KNOWN_ENCODINGS, limits=limits).blobs
     damaged = None
     for blob in listed:
         try:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from device_client.bundle.contract import Contract, TensorSpec, Variant, parse_contract
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, IntegrityError, PolicyError, StateError, UsageError
@@ -91,8 +92,8 @@ def open_model(folder: DeviceFolder, model: ModelPath, *, limits: Limits = DEFAU
             hint="it runs again after the first poll that finds the cause gone; `sealift device status` says more",
         )
     store = open_store(folder, limits=limits)
-    manifest = parse_manifest(store.read(deployment.manifest), limits=limits)  # 2
-    contract = parse_contract(store.read(manifest.contract.digest), limits=limits)
+    manifest = parse_manifest(store.read(deployment.manifest), encodings=KNOWN_ENCODINGS, limits=limits)  # 2
+    contract = parse_contract(store.read(manifest.contract.digest), encodings=KNOWN_ENCODINGS, limits=limits)
     variant = _agreed_variant(contract, deployment)  # 3
     checked = check_model(  # 4
         store.read(variant.model.digest), features=contract.features, where=f"variant {variant.id}", limits=limits

@@ -11,6 +11,7 @@ from device_client.bundle.digest import Digest
 from device_client.bundle.fields import Fields
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, UsageError
+from device_client.install.download_config import DEFAULT_DOWNLOAD, DownloadConfig, parse_download
 
 SCHEMA = 1
 MAX_CONFIG_BYTES = 64 * 1024
@@ -26,6 +27,7 @@ class DeviceConfig:
     models: tuple[ModelPath, ...]
     root_sha256: Digest
     unsafe_plain_http: bool = False
+    download: DownloadConfig = DEFAULT_DOWNLOAD
 
     def to_toml(self) -> str:
         """The file form."""
@@ -47,7 +49,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
         UsageError: not TOML, an unknown key, or a wrong value (``device_config``).
     """
     try:
-        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http")
+        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "download")
         fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=known)
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
         unsafe = fields.boolean("unsafe_plain_http") if "unsafe_plain_http" in fields else False
@@ -56,6 +58,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
             models=fields.items("models", lambda value, _: ModelPath.parse(str(value)), max_items=MAX_MODELS),
             root_sha256=Digest(fields.text("root_sha256")),
             unsafe_plain_http=unsafe,
+            download=parse_download(fields),
         )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"not a TOML file: {e}", code="device_config", where=where) from e

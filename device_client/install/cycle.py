@@ -10,13 +10,14 @@ from tuf.ngclient import FetcherInterface
 
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
-from device_client.install.download import download_missing
+from device_client.install.download import Wanted, download_missing
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
 from device_client.install.ledger import Ledger
 from device_client.install.selftest import SelfTestReport
 from device_client.install.state import DeviceState
 from device_client.install.store import open_store
+from device_client.install.transfer import Transfer
 from device_client.limits import Limits
 from device_client.trust.agreement import AgreedRelease
 from device_client.trust.channel import Channel
@@ -98,6 +99,7 @@ class Cycle:
         self.selftest = selftest
         self.limits = limits
         self.store = open_store(device.folder, limits=limits)
+        self.transfer = Transfer(device.config.download)
         self.ledger = Ledger(device, state, model, clock=self.now)
         self.found = Found()
         self.received = 0
@@ -106,6 +108,6 @@ class Cycle:
         """Trusted time, as well as it is known at this point."""
         return self.time.now()
 
-    def fetch(self, blobs: Iterable[BlobRef]) -> None:
+    def fetch(self, blobs: Iterable[Wanted | BlobRef]) -> None:
         """Makes blobs present in the store; counts what was received."""
-        self.received += download_missing(blobs, store=self.store, http=self.http)
+        self.received += download_missing(blobs, store=self.store, http=self.http, transfer=self.transfer)

@@ -119,6 +119,7 @@ def _is_whole(cycle: Cycle, held: HeldBundle, deployment: Deployment) -> bool:
             path=held.path,
             counter=held.counter,
             variants=(deployment.variant,),
+            decoded=True,
             limits=cycle.limits,
         )
     except (VerificationError, StateError):

@@ -111,7 +111,8 @@ class BlobStore:
                     blob.read_chunk_into(content[: blob.next_bytes])
                 blob.check_digest()
         except IntegrityError:
-            self.remove(digest)
+            with self._writing():
+                self._path(digest).unlink(missing_ok=True)
             return False
         except StateError as error:
             if error.code in {"store_unreadable", "store_key_missing"}:
@@ -139,25 +140,24 @@ class BlobStore:
         part = self._partial / digest.hex
         keep = False
         try:
-            self._make_folders()
-            with create_own(part) as file:
-                writer = BlobWriter(file, digest, size, key=key, cipher=self._cipher)
-                writer.recover() if resume else writer.restart()
-                try:
-                    yield writer
-                    writer.check()
-                except (VerificationError, OSError):
-                    raise
-                except BaseException:
-                    keep = resume and writer.is_worth_keeping
-                    raise
-                os.fchmod(file.fileno(), 0o400)
-                os.fsync(file.fileno())
-            part.replace(self._path(digest))
-            keep = True
-            sync_folder(self._folder)
-        except OSError as e:
-            raise _unwritable(e, self.root) from e
+            with self._writing():
+                self._make_folders()
+                with create_own(part) as file:
+                    writer = BlobWriter(file, digest, size, key=key, cipher=self._cipher)
+                    writer.recover() if resume else writer.restart()
+                    try:
+                        yield writer
+                        writer.check()
+                    except (VerificationError, OSError):
+                        raise
+                    except BaseException:
+                        keep = resume and writer.is_worth_keeping
+                        raise
+                    os.fchmod(file.fileno(), 0o400)
+                    os.fsync(file.fileno())
+                part.replace(self._path(digest))
+                keep = True
+                sync_folder(self._folder)
         finally:
             if not keep:
                 with contextlib.suppress(OSError):
@@ -174,11 +174,9 @@ class BlobStore:
         Raises:
             StateError: the disk refuses.
         """
-        try:
+        with self._writing():
             self._path(digest).unlink(missing_ok=True)
             (self._partial / digest.hex).unlink(missing_ok=True)
-        except OSError as e:
-            raise _unwritable(e, self.root) from e
 
     def digests(self) -> set[Digest]:
         """The blobs that are there, by name; their content is not looked at."""
@@ -225,10 +223,24 @@ class BlobStore:
         except OSError as e:
             raise StateError("cannot read a blob", code="store_unreadable", where=str(path), actual=e.strerror) from e
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            is_full = e.errno in _FULL
+            raise StateError(
+                "the disk is full" if is_full else "cannot write a blob",
+                code="disk_full" if is_full else "store_unwritable",
+                where=str(self.root),
+                actual=e.strerror,
+                hint="free some space; the running model is not touched",
+            ) from e
+
     def _make_folders(self) -> None:
         for folder in (self.root, self._folder, self._partial):
             if not folder.exists():
-                folder.mkdir(mode=0o700, parents=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # another thread may be here, too
                 sync_folder(folder.parent)
             check_folder(folder)
 
@@ -257,13 +269,3 @@ def _remove_all(paths: Iterable[Path]) -> int:
         path.unlink(missing_ok=True)
         removed += 1
     return removed
-
-
-def _unwritable(error: OSError, where: Path) -> StateError:
-    return StateError(
-        "the disk is full" if error.errno in _FULL else "cannot write a blob",
-        code="disk_full" if error.errno in _FULL else "store_unwritable",
-        where=str(where),
-        actual=error.strerror,
-        hint="free some space; the running model is not touched",
-    )

@@ -9,6 +9,7 @@ from device_client.bundle.verified import VerifiedBundle, verify_bundle
 from device_client.inference.model import check_against_contract
 from device_client.inference.walker import check_model
 from device_client.install.cycle import Cycle
+from device_client.install.download import wanted_of_variant
 from device_client.install.facts import read_facts
 from device_client.install.machine import Event
 from device_client.install.offer import fetch_contract
@@ -16,7 +17,6 @@ from device_client.install.selftest import SelfTestLimits, SelfTestReport
 from device_client.policy.memory import check_variant_memory
 from device_client.policy.selection import DeviceFacts, providers_for, select_variant
 from device_client.trust.agreement import AgreedRelease
-from device_client.trust.refs import BlobRef
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ def _download(cycle: Cycle, agreed: AgreedRelease, facts: DeviceFacts) -> tuple[
     manifest, contract = fetch_contract(cycle, agreed)
     variant = select_variant(contract, agreed.audit, policy=cycle.device.policy, facts=facts, now=cycle.now())
     check_variant_memory(variant.model.digest, agreed, cycle.state.memory(cycle.model))
-    wanted = (manifest.config, manifest.golden, manifest.layer(variant.layer))
-    cycle.fetch(BlobRef(blob.digest, blob.size) for blob in wanted)
+    cycle.fetch(wanted_of_variant(manifest, variant))
     return contract, variant
 
 
@@ -72,6 +71,7 @@ def _verify(cycle: Cycle, agreed: AgreedRelease, variant: Variant) -> VerifiedBu
         path=agreed.path,
         counter=agreed.release.counter,
         variants=(variant.id,),
+        decoded=True,
         limits=cycle.limits,
     )
 
