@@ -146,6 +146,32 @@ def test_a_storm_of_503_ends_after_bounded_tries_whatever_retry_after_says() -> 
     assert all(0 <= pause <= 10 for pause in pauses)
 
 
+@pytest.mark.parametrize(
+    ("asked", "low", "high"),
+    [
+        ("0", 0, 1),
+        ("3", 3, 6),
+        ("864000", 5, 10),
+        ("9" * 30, 0, 1),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0, 1),
+        ("-5", 0, 1),
+        ("3.5", 0, 1),
+    ],
+)
+def test_a_short_retry_after_is_honoured_and_a_long_one_spread(
+    asked: str, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A22: with jitter, so that a fleet that was told one number does not come back in step."""
+    pauses: list[float] = []
+    busy = answer(b"", f"Retry-After: {asked}", status="503 Service Unavailable")
+    for share in (0.0, 1.0):
+        monkeypatch.setattr("device_client.install.http.random.uniform", lambda a, b, share=share: a + share * (b - a))
+        with serving(busy, answer(b"{}")) as (url, _):
+            client(url, sleep=pauses.append).request("GET", "/v1/capabilities")
+    assert pauses[0] == pytest.approx(low)
+    assert pauses[0] < pauses[1] <= high
+
+
 def test_a_busy_server_is_asked_again() -> None:
     with serving(answer(b"", status="429 Too Many Requests"), answer(b"{}")) as (url, _):
         assert client(url).request("GET", "/v1/capabilities").status == 200
