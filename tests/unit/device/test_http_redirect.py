@@ -61,17 +61,19 @@ def test_one_redirect_to_a_named_origin_is_followed_without_credentials(tmp_path
 
 
 def test_a_second_redirect_is_refused(tmp_path: Path, cdn: Callable) -> None:
-    with cdn(to("https://localhost:1/")) as (there, told), serving(to(f"{there}/x")) as (url, _):
-        with pytest.raises(SealiftError) as caught:
-            download(tmp_path, url, there, "https://localhost:1")
+    with (
+        cdn(to("https://localhost:1/")) as (there, told),
+        serving(to(f"{there}/x")) as (url, _),
+        pytest.raises(SealiftError) as caught,
+    ):
+        download(tmp_path, url, there, "https://localhost:1")
     assert caught.value.code == "redirect_refused"
     assert len(told) == 1
 
 
 def test_bytes_from_a_named_origin_are_checked_like_any_others(tmp_path: Path, cdn: Callable) -> None:
-    with cdn(answer(DATA[:-1] + b"!")) as (there, _), serving(to(there + "/x")) as (url, _):
-        with pytest.raises(SealiftError) as caught:
-            download(tmp_path, url, there)
+    with cdn(answer(DATA[:-1] + b"!")) as (there, _), serving(to(there + "/x")) as (url, _), pytest.raises(SealiftError) as caught:
+        download(tmp_path, url, there)
     assert caught.value.code == "blob_digest_mismatch"
 
 
