@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from device_client.bundle import Descriptor, Digest, Manifest, ModelConfig, media_types, verify_bundle
+from device_client.bundle import Descriptor, Digest, Manifest, ModelConfig, ModelRef, media_types, verify_bundle
 from device_client.errors import FormatError, IntegrityError, SealiftError
 from device_client.install.download import Wanted, download_missing, wanted_of_variant
 from device_client.install.http import HttpClient
 from device_client.install.store import BlobStore, open_store
+from device_client.install.zstd_decoder import decode_layer
+from device_client.limits import DEFAULT_LIMITS
 from device_client.trust.refs import BlobRef
 from tests.unit.bundle.samples import MemorySource
 from tests.unit.device.keys import FixedKey
 from tests.unit.device.ranges import serving_blobs
 from tests.unit.device.world import Bundle, World, bundle
+from update_server import admission
 
 CONTENT = b"weights " * 200_000
 LAYER = zstandard.ZstdCompressor(level=3).compress(CONTENT)
@@ -106,6 +109,21 @@ def test_a_device_installs_runs_and_keeps_a_release_with_an_encoded_model(tmp_pa
     store.remove(made.model())
     assert world.poll().result == "current"
     assert world.running() == 3.0, "a lost model comes back, decoded"
+
+
+def test_the_server_walks_the_model_inside_an_encoded_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, frame = encoded(bundle("1.0.0", counter=1))
+    source = MemorySource(dict(made.blobs))
+    walked: list[bytes] = []
+    monkeypatch.setattr(admission, "check_model", lambda data, **_: walked.append(data))
+    admission._check_models(verify_bundle(source, made.digest), blobs=source, limits=DEFAULT_LIMITS)
+    assert [Digest.of(data) for data in walked] == [made.model()]
+    source.blobs[Digest.of(frame)] = frame[:-1] + b"!"
+    layer = verify_bundle(MemorySource(dict(made.blobs)), made.digest).manifest.layers[1]
+    for model, code in ((made.contract.variant("int8").model, "encoding_frame"), (ModelRef(made.model(), 5), "encoding_frame")):
+        with pytest.raises(FormatError) as caught:
+            decode_layer(source, layer, model)
+        assert caught.value.code == code
 
 
 def test_who_publishes_checks_the_layer_and_who_installed_the_model() -> None:
