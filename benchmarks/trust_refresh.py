@@ -35,7 +35,7 @@ _ROUNDS = 15
 _MIN_ROUND_S = 0.15
 _GOAL = 1.3
 
-_SERVE = """
+SERVE = """
 import functools, http.server, sys
 class Quiet(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -101,7 +101,7 @@ def _served(sim: RepositorySimulator, folder: Path) -> Iterator[str]:
     (folder / "timestamp.json").write_bytes(sim.role_bytes("timestamp"))
     for role, version in versions.items():
         (folder / f"{version}.{role}.json").write_bytes(sim.role_bytes(role))
-    server = subprocess.Popen([sys.executable, "-c", _SERVE, str(folder)], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen([sys.executable, "-c", SERVE, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None
         yield f"http://127.0.0.1:{int(server.stdout.readline())}/"

@@ -22,6 +22,7 @@ from tuf.ngclient import FetcherInterface
 
 from device_client.bundle.contract import Contract, parse_contract
 from device_client.bundle.digest import Digest
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.layout import LayoutDirectory
 from device_client.bundle.manifest import Manifest, parse_manifest
 from device_client.bundle.path import BundlePath, ModelPath
@@ -192,8 +193,10 @@ def _export(
             hint="publish it first, or export the newest: give LINE/NAME in place of the folder",
         )
     _check_length(agreed.manifest, limits.max_manifest_bytes, what="manifest")  # 4
-    manifest = parse_manifest(read(agreed.manifest), limits=limits)
-    contract = parse_contract(read(BlobRef(manifest.contract.digest, manifest.contract.size)), limits=limits)
+    manifest = parse_manifest(read(agreed.manifest), encodings=KNOWN_ENCODINGS, limits=limits)
+    contract = parse_contract(
+        read(BlobRef(manifest.contract.digest, manifest.contract.size)), encodings=KNOWN_ENCODINGS, limits=limits
+    )
     chosen = _choose(contract, variants)
     blobs = (
         ref,

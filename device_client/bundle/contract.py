@@ -9,11 +9,13 @@ release role until ``verified.py`` has compared it with the manifest, and ``devi
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.path import BundlePath
 from device_client.bundle.preprocessing import PreprocessingStep
 from device_client.bundle.strict_json import canonical_json
@@ -274,12 +276,20 @@ class Contract:
                 "features": list(self.features),
             }
         )
-        parse_contract(data)
+        parse_contract(data, encodings=KNOWN_ENCODINGS)
         return data
 
 
-def parse_contract(data: bytes, *, where: str = "contract", limits: Limits = DEFAULT_LIMITS) -> Contract:
+def parse_contract(
+    data: bytes, *, where: str = "contract", encodings: Collection[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> Contract:
     """Reads a contract and checks everything that can be said without the manifest.
+
+    Args:
+        data: its bytes.
+        where: for errors.
+        encodings: what the caller decodes, or looks after otherwise; the features ``encoding:<name>`` of others are unknown to it.
+        limits: bounds of sizes and numbers.
 
     Raises:
         LimitError: longer than ``max_contract_bytes`` or too deep.
@@ -287,4 +297,4 @@ def parse_contract(data: bytes, *, where: str = "contract", limits: Limits = DEF
     """
     from device_client.bundle.contract_reader import read_contract  # the reader imports the types above
 
-    return read_contract(data, where=where, limits=limits)
+    return read_contract(data, where=where, encodings=encodings, limits=limits)

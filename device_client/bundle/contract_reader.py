@@ -9,7 +9,8 @@ reader does not know. A later version that adds a restriction to those must also
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Final, TypeVar, cast
 
 from device_client.bundle.contract import (
@@ -50,11 +51,12 @@ _TOOL_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,127}\Z")
 T = TypeVar("T")
 
 
-def read_contract(data: bytes, *, where: str, limits: Limits) -> Contract:
+def read_contract(data: bytes, *, where: str, encodings: Collection[str], limits: Limits) -> Contract:
     """See ``contract.parse_contract``. Schema and features come first: they decide whether the rest means what we think."""
     fields = Fields(parse_strict(data, max_bytes=limits.max_contract_bytes, where=where, limits=limits), where=where)
     _check_schema(fields)
-    features = fields.items("features", _read_feature, max_items=64)
+    known = KNOWN_FEATURES | {f"encoding:{name}" for name in encodings}
+    features = fields.items("features", partial(_read_feature, known=known), max_items=64)
     _check_unique(features, what="feature", where=f"{where}.features")
     path = BundlePath(*(_name(fields, key) for key in ("line", "model", "version")))
     contract = Contract(
@@ -91,8 +93,8 @@ def _check_schema(fields: Fields) -> None:
         )
 
 
-def _read_feature(value: object, where: str) -> str:
-    if not isinstance(value, str) or value not in KNOWN_FEATURES:
+def _read_feature(value: object, where: str, *, known: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in known:
         raise FormatError(
             "unknown feature",
             code="feature_unknown",

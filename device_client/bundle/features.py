@@ -10,10 +10,10 @@ from typing import Final
 
 from device_client.bundle import media_types
 
-KNOWN_ENCODINGS: Final[frozenset[str]] = frozenset()
-"""Values of ``org.sealift.encoding`` that this reader decodes: none yet."""
+KNOWN_ENCODINGS: Final = frozenset({"zstd"})
+"""Values of ``org.sealift.encoding`` that this reader decodes, each with a feature ``encoding:<name>`` that permits it."""
 
-RESERVED_ENCODINGS: Final = frozenset({"zstd", "codebook", "delta"})
+RESERVED_ENCODINGS: Final = frozenset({"codebook", "delta"})
 """Names that later versions give a meaning; until then they are refused like any unknown name."""
 
 KNOWN_FEATURES: Final = frozenset(
@@ -25,10 +25,9 @@ KNOWN_FEATURES: Final = frozenset(
         "domain:ai.onnx.ml",
         "domain:com.microsoft",
     }
-    | {f"encoding:{name}" for name in KNOWN_ENCODINGS}
 )
-"""Entries of the contract's ``features`` that this reader understands. What each one permits is checked where the
-model is read: ``inference.walker`` for operator domains and control flow."""
+"""Entries of the contract's ``features`` that this reader understands, besides ``encoding:<name>`` of each encoding that the caller
+decodes. What each one permits is checked where the model is read: ``inference.walker`` for operator domains and control flow."""
 
 KNOWN_LAYER_TYPES: Final = frozenset(
     {

@@ -7,6 +7,7 @@ nothing about the blobs themselves (``layout.py``) nor about whether anybody sig
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from device_client.bundle import media_types
@@ -78,12 +79,21 @@ class Manifest:
         if self.annotations:
             value["annotations"] = dict(self.annotations)
         data = canonical_json(value)
-        parse_manifest(data)
+        parse_manifest(data, encodings=KNOWN_ENCODINGS)
         return data
 
 
-def parse_manifest(data: bytes, *, where: str = "manifest", limits: Limits = DEFAULT_LIMITS) -> Manifest:
+def parse_manifest(
+    data: bytes, *, where: str = "manifest", encodings: Collection[str] = (), limits: Limits = DEFAULT_LIMITS
+) -> Manifest:
     """Reads a manifest and checks everything that can be said without its blobs.
+
+    Args:
+        data: its bytes.
+        where: for errors.
+        encodings: what the caller decodes, or looks after otherwise. None by default: who takes a layer for the model itself
+            must not be given an encoded one.
+        limits: bounds of sizes and numbers.
 
     Raises:
         LimitError: the manifest, a layer or their sum is beyond its limit.
@@ -110,7 +120,7 @@ def parse_manifest(data: bytes, *, where: str = "manifest", limits: Limits = DEF
             actual=manifest.config.media_type,
         )
     for index, layer in enumerate(manifest.layers):
-        _check_layer(layer, where=f"{where}.layers[{index}]")
+        _check_layer(layer, encodings=encodings, where=f"{where}.layers[{index}]")
     _check_annotations_absent(manifest, where=where)
     _check_digests(manifest, where=where)
     _check_composition(manifest, where=where)
@@ -118,12 +128,12 @@ def parse_manifest(data: bytes, *, where: str = "manifest", limits: Limits = DEF
     return manifest
 
 
-def _check_layer(layer: Descriptor, *, where: str) -> None:
+def _check_layer(layer: Descriptor, *, encodings: Collection[str], where: str) -> None:
     if layer.media_type not in KNOWN_LAYER_TYPES:
         raise FormatError("unknown layer type", code="layer_type_unknown", where=where, actual=layer.media_type)
     encoding = layer.annotation(media_types.ANNOTATION_ENCODING)
-    if encoding is not None and encoding not in KNOWN_ENCODINGS:
-        what = "reserved" if encoding in RESERVED_ENCODINGS else "unknown"
+    if encoding is not None and encoding not in encodings:
+        what = "reserved" if encoding in RESERVED_ENCODINGS | KNOWN_ENCODINGS else "unknown"
         raise FormatError(
             f"{what} encoding",
             code="encoding_unknown",
@@ -131,6 +141,8 @@ def _check_layer(layer: Descriptor, *, where: str) -> None:
             actual=repr(encoding)[:80],
             hint="update the device software, or release the bundle without encoded layers",
         )
+    if encoding is not None and layer.media_type != media_types.WEIGHT:
+        raise FormatError("only a model layer may be encoded", code="encoding_layer", where=where, actual=layer.media_type)
     variant = layer.annotation(media_types.ANNOTATION_VARIANT)
     if layer.media_type == media_types.WEIGHT:
         if variant is None:

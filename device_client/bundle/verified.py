@@ -15,10 +15,11 @@ from dataclasses import InitVar, dataclass
 
 from device_client.bundle import media_types
 from device_client.bundle.config import check_config, parse_config
-from device_client.bundle.contract import Contract, Variant, parse_contract
+from device_client.bundle.contract import Contract, ModelRef, Variant, parse_contract
 from device_client.bundle.counter import Counter
 from device_client.bundle.descriptor import Descriptor
 from device_client.bundle.digest import Digest
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.layout import BlobSource, ClosedBlobSource, check_blob, read_blob, read_blob_up_to
 from device_client.bundle.manifest import Manifest, parse_manifest
 from device_client.bundle.path import BundlePath
@@ -63,6 +64,7 @@ def verify_bundle(
     counter: Counter | None = None,
     variants: Collection[str] | None = None,
     closed: bool = False,
+    decoded: bool = False,
     limits: Limits = DEFAULT_LIMITS,
 ) -> VerifiedBundle:
     """Checks a bundle, blob by blob.
@@ -75,6 +77,7 @@ def verify_bundle(
         counter: the release counter it must carry, from the signed records.
         variants: ids whose layers are read, besides contract, golden probes and config; ``None`` reads every blob.
         closed: the source belongs to this bundle alone, so a blob that the bundle does not list is refused.
+        decoded: the source holds the models of encoded layers as the runtime gets them, instead of the layers: a device's store.
         limits: the bounds of every read.
 
     Raises:
@@ -85,11 +88,11 @@ def verify_bundle(
     # 1. The manifest is the bytes that the digest names.
     manifest_bytes = _read_manifest(source, manifest_digest, manifest_size, limits=limits)
     # 2. It is well formed: known layer types, no foreign references, sizes within their limits.
-    manifest = parse_manifest(manifest_bytes, limits=limits)
+    manifest = parse_manifest(manifest_bytes, encodings=KNOWN_ENCODINGS, limits=limits)
     _check_not_self(manifest, manifest_digest)
     # 3. The contract is the bytes that the manifest names, and well formed; unknown schema or feature refuses.
     contract_bytes = _read(source, manifest.contract, where="contract")
-    contract = parse_contract(contract_bytes, limits=limits)
+    contract = parse_contract(contract_bytes, encodings=KNOWN_ENCODINGS, limits=limits)
     # 4. It names the model, version and counter that were signed for this place.
     _check_identity(contract, path=path, counter=counter)
     # 5. Contract and manifest agree about variants and golden probes.
@@ -100,7 +103,8 @@ def verify_bundle(
     # 7. The remaining blobs are the bytes that the manifest names.
     ids = frozenset(variant.id for variant in contract.variants) if variants is None else frozenset(variants)
     for blob in _remaining(manifest, contract, ids, everything=variants is None):
-        check_blob(source, blob.digest, blob.size, where=blob.media_type)
+        digest, size = _as_held(blob, contract, decoded=decoded)
+        check_blob(source, digest, size, where=blob.media_type)
     # 8. A closed source holds nothing else.
     if closed:
         _check_closed(source, manifest, manifest_digest)
@@ -158,6 +162,7 @@ def _check_agreement(manifest: Manifest, contract: Contract) -> None:
         )
     for variant in contract.variants:
         _check_variant(variant, layers[variant.id])
+        _check_encoding(contract, variant, manifest)
     if contract.golden.layer != manifest.golden.digest:
         raise FormatError(
             "contract and manifest name other golden probes",
@@ -169,7 +174,7 @@ def _check_agreement(manifest: Manifest, contract: Contract) -> None:
 
 
 def _check_variant(variant: Variant, layer: Descriptor) -> None:
-    """The layer is the one annotated with this id; unencoded, so stored bytes and runtime bytes are the same."""
+    """The layer is the one annotated with this id; unencoded, its bytes are those that the runtime gets."""
     if variant.layer != layer.digest:
         raise FormatError(
             f"contract and manifest name other layers for variant {variant.id}",
@@ -178,7 +183,7 @@ def _check_variant(variant: Variant, layer: Descriptor) -> None:
             expected=layer.digest,
             actual=variant.layer,
         )
-    if (variant.model.digest, variant.model.size) != (layer.digest, layer.size):
+    if layer.annotation(media_types.ANNOTATION_ENCODING) is None and variant.model != ModelRef(layer.digest, layer.size):
         raise FormatError(
             f"the model of variant {variant.id} is not its unencoded layer",
             code="model_mismatch",
@@ -186,6 +191,35 @@ def _check_variant(variant: Variant, layer: Descriptor) -> None:
             expected=f"{layer.digest}, {layer.size} bytes",
             actual=f"{variant.model.digest}, {variant.model.size} bytes",
         )
+
+
+def _check_encoding(contract: Contract, variant: Variant, manifest: Manifest) -> None:
+    """An encoding is permitted by its feature, and the model inside is no other blob of the bundle: one digest, one meaning."""
+    encoding = manifest.layer(variant.layer).annotation(media_types.ANNOTATION_ENCODING)
+    if encoding is None:
+        return
+    if f"encoding:{encoding}" not in contract.features:
+        raise FormatError(
+            f"variant {variant.id} is encoded, and the contract does not say so",
+            code="encoding_feature",
+            where="contract.features",
+            expected=f"encoding:{encoding}",
+        )
+    if any(blob.digest == variant.model.digest for blob in manifest.blobs):
+        raise FormatError(
+            f"the model of variant {variant.id} is also another blob of the bundle",
+            code="model_mismatch",
+            where="contract",
+            actual=variant.model.digest,
+        )
+
+
+def _as_held(blob: Descriptor, contract: Contract, *, decoded: bool) -> tuple[Digest, int]:
+    """Digest and size of what the source has for a layer."""
+    if decoded and blob.annotation(media_types.ANNOTATION_ENCODING) is not None:
+        model = contract.variant(blob.annotation(media_types.ANNOTATION_VARIANT) or "").model
+        return model.digest, model.size
+    return blob.digest, blob.size
 
 
 def _remaining(manifest: Manifest, contract: Contract, ids: frozenset[str], *, everything: bool) -> tuple[Descriptor, ...]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_client.bundle.contract import Contract, Variant, parse_contract
 from device_client.bundle.digest import Digest
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, IntegrityError, PolicyError, StateError
@@ -133,8 +134,8 @@ def find_installed(folder: DeviceFolder, model: ModelPath, *, limits: Limits = D
         deployment = runnable(state, model)  # 1
         verify_installed(state, deployment, root=read_root(folder, read_config(folder)), limits=limits)  # 2
     store = open_store(folder, limits=limits)
-    manifest = parse_manifest(store.read(deployment.manifest), limits=limits)  # 3
-    contract = parse_contract(store.read(manifest.contract.digest), limits=limits)
+    manifest = parse_manifest(store.read(deployment.manifest), encodings=KNOWN_ENCODINGS, limits=limits)  # 3
+    contract = parse_contract(store.read(manifest.contract.digest), encodings=KNOWN_ENCODINGS, limits=limits)
     return Installed(deployment, contract, _agreed_variant(contract, deployment), store, limits)  # 4
 
 

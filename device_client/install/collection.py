@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from device_client.bundle.contract import parse_contract
 from device_client.bundle.digest import Digest
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.path import ModelPath
 from device_client.errors import StateError, VerificationError
@@ -67,8 +68,8 @@ def collect(device: Device, state: DeviceState, store: BlobStore, *, keep: Colle
 def _blobs_of(store: BlobStore, deployment: Deployment) -> set[Digest] | None:
     """Every blob of a kept bundle; None if its manifest or contract cannot be read, so that nothing is removed on a guess."""
     try:
-        manifest = parse_manifest(store.read(deployment.manifest))
-        contract = parse_contract(store.read(manifest.contract.digest))
+        manifest = parse_manifest(store.read(deployment.manifest), encodings=KNOWN_ENCODINGS)
+        contract = parse_contract(store.read(manifest.contract.digest), encodings=KNOWN_ENCODINGS)
     except (VerificationError, StateError) as e:
         logger.warning("nothing is collected: %s cannot be read: %s", deployment.path, e)
         return None

@@ -12,6 +12,7 @@ from device_client.bundle.digest import Digest
 from device_client.bundle.fields import Fields
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, UsageError
+from device_client.install.download_config import DEFAULT_DOWNLOAD, DownloadConfig, parse_download
 from device_client.install.service_settings import ServiceSettings, read_service_settings
 
 SCHEMA = 1
@@ -30,6 +31,7 @@ class DeviceConfig:
     unsafe_plain_http: bool = False
     service: ServiceSettings = field(default_factory=ServiceSettings)
     agent: AgentSettings = field(default_factory=AgentSettings)
+    download: DownloadConfig = DEFAULT_DOWNLOAD
 
     def to_toml(self) -> str:
         """The file form."""
@@ -51,7 +53,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
         UsageError: not TOML, an unknown key, or a wrong value (``device_config``).
     """
     try:
-        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "service", "agent")
+        known = ("schema", "server", "models", "root_sha256", "unsafe_plain_http", "service", "agent", "download")
         fields = Fields(tomllib.loads(data.decode("utf-8")), where=where, known=known)
         fields.integer("schema", minimum=SCHEMA, maximum=SCHEMA)
         unsafe = fields.boolean("unsafe_plain_http") if "unsafe_plain_http" in fields else False
@@ -62,6 +64,7 @@ def parse_config(data: bytes, *, where: str) -> DeviceConfig:
             unsafe_plain_http=unsafe,
             service=read_service_settings(fields),
             agent=read_agent_settings(fields.raw("agent") if "agent" in fields else {}, where=f"{where}.agent"),
+            download=parse_download(fields),
         )
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
         raise UsageError(f"not a TOML file: {e}", code="device_config", where=where) from e

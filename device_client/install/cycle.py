@@ -12,7 +12,7 @@ from tuf.ngclient import FetcherInterface
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
 from device_client.install.decision import Trace
-from device_client.install.download import download_missing
+from device_client.install.download import Wanted, download_missing
 from device_client.install.folder import Device
 from device_client.install.http import HttpClient
 from device_client.install.ledger import Ledger
@@ -20,6 +20,7 @@ from device_client.install.rollback import Holdings
 from device_client.install.selftest import SelfTestReport
 from device_client.install.state import DeviceState
 from device_client.install.store import open_store
+from device_client.install.transfer import Transfer
 from device_client.limits import Limits
 from device_client.policy.memory import Memory, with_running
 from device_client.trust.agreement import AgreedRelease
@@ -126,6 +127,7 @@ class Cycle:
         self.selftest = selftest
         self.limits = limits
         self.store = open_store(device.folder, limits=limits)
+        self.transfer = Transfer(device.config.download)
         self.ledger = Ledger(device, state, model, clock=self.now)
         self.holdings = Holdings(device, state, self.store, model, limits)
         self.found = Found()
@@ -143,6 +145,6 @@ class Cycle:
             return memory
         return with_running(memory, counter=active.counter, manifest=active.manifest, version=active.version)
 
-    def fetch(self, blobs: Iterable[BlobRef]) -> None:
+    def fetch(self, blobs: Iterable[Wanted | BlobRef]) -> None:
         """Makes blobs present in the store; counts what was received."""
-        self.received += download_missing(blobs, store=self.store, http=self.http)
+        self.received += download_missing(blobs, store=self.store, http=self.http, transfer=self.transfer)

@@ -6,6 +6,7 @@
     identity.pem    the device's key
     state.db        the device's state and memory
     marks.json      the memory's second copy
+    store-key.json  who keeps the key of the blobs; store.key or store.cred: the key
     blobs/  tuf/    blobs by digest; metadata cache, disposable
     empty/          working directory of processes that load a model; empty and read-only
     lock            one process at a time
@@ -29,6 +30,7 @@ from tuf.api.metadata import Metadata, Root
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import ModelPath
 from device_client.errors import StateError, UsageError, VerificationError
+from device_client.install.at_rest_key import create_store_key
 from device_client.install.config import MAX_CONFIG_BYTES, MAX_MODELS, DeviceConfig, check_server_url, parse_config
 from device_client.install.database import create_database
 from device_client.install.identity import Identity, create_identity, load_identity
@@ -256,6 +258,7 @@ def _fill(folder: DeviceFolder, *, root: bytes, config: DeviceConfig, policy: by
     write_new(folder.config, config.to_toml().encode(), mode=0o600)
     write_new(folder.policy, policy, mode=0o600)
     create_identity(folder.identity)
+    create_store_key(folder.path)
     create_database(folder.state)
     with open_state(folder.state) as state, state.transaction():
         state.write_mirror()

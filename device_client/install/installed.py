@@ -54,6 +54,7 @@ def verify_whole(
         path=deployment.path,
         counter=deployment.counter,
         variants=(deployment.variant,),
+        decoded=True,
         limits=limits,
     )
     found = bundle.contract.variant(deployment.variant).model.digest

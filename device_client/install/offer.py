@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from device_client.bundle.contract import Contract, parse_contract
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.fields import Fields
 from device_client.bundle.manifest import Manifest, parse_manifest
 from device_client.bundle.path import BundlePath, check_name
 from device_client.errors import FormatError, PolicyError
 from device_client.install.cycle import Cycle
+from device_client.install.download import wanted_model
 from device_client.install.newest import raise_floor
 from device_client.install.refresh import agree, remember_withdrawal
 from device_client.install.state import Deployment
@@ -93,8 +95,7 @@ def stay_current(cycle: Cycle, agreed: AgreedRelease, active: Deployment) -> Non
     check_seq(agreed.manifest.digest, agreed.audit, memory, where=path.audit_target)
     check_not_withdrawn(memory.withdrawn.get(agreed.manifest.digest), agreed.audit.seq, where=str(path))
     manifest, contract = fetch_contract(cycle, agreed)
-    layer = manifest.layer(contract.variant(active.variant).layer)
-    cycle.fetch([BlobRef(layer.digest, layer.size)])
+    cycle.fetch([wanted_model(manifest, contract.variant(active.variant))])
     if active.variant_digest in agreed.audit.variants:  # else it says nothing about the bytes that run
         with cycle.state.transaction():
             cycle.state.remember_seq(cycle.model, agreed.manifest.digest, agreed.audit.seq)
@@ -137,6 +138,6 @@ def check_offered_memory(cycle: Cycle, agreed: AgreedRelease) -> None:
 def fetch_contract(cycle: Cycle, agreed: AgreedRelease) -> tuple[Manifest, Contract]:
     """Manifest and contract of a release, from the store or the server."""
     cycle.fetch([agreed.manifest])
-    manifest = parse_manifest(cycle.store.read(agreed.manifest.digest), limits=cycle.limits)
+    manifest = parse_manifest(cycle.store.read(agreed.manifest.digest), encodings=KNOWN_ENCODINGS, limits=cycle.limits)
     cycle.fetch([BlobRef(manifest.contract.digest, manifest.contract.size)])
-    return manifest, parse_contract(cycle.store.read(manifest.contract.digest), limits=cycle.limits)
+    return manifest, parse_contract(cycle.store.read(manifest.contract.digest), encodings=KNOWN_ENCODINGS, limits=cycle.limits)

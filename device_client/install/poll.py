@@ -124,7 +124,7 @@ def poll(
         TransportError: the server could not be reached or does not serve what it should.
         StateError: this machine cannot do it now (locked, disk full, damaged state, not enrolled).
     """
-    way = http or HttpClient(device.config.server)
+    way = http or HttpClient(device.config.server, redirect_origins=device.config.download.redirect_origins)
     with exclusive(device.folder.lock), open_memory(device, model, now=clock(), at=uptime()) as state:
         cycle = Cycle(
             device,

@@ -7,12 +7,13 @@ from dataclasses import asdict
 from datetime import datetime
 
 from device_client.bundle.path import ModelPath
-from device_client.install import identity, store
+from device_client.install import identity
 from device_client.install.folder import Device
 from device_client.install.refresh import remembered_time
 from device_client.install.standing import is_withdrawn
 from device_client.install.state import Deployment, DeviceState, JournalEntry, open_state
 from device_client.install.state_standing import PATIENCE_KINDS
+from device_client.install.store import open_store
 from device_client.trust.times import format_time, utc_now
 from device_client.trust.trusted_time import BootTime, TrustedTime, boot_time
 
@@ -40,7 +41,7 @@ def read_status(
             "reports_waiting": len(state.outbox()),
             "time": _time(time, clock()),
             "marks": [{"role": mark.role, "version": mark.version} for mark in state.marks().versions],
-            "protection": {"blobs": store.PROTECTION, "identity": identity.PROTECTION},
+            "protection": {"blobs": open_store(device.folder).protection, "identity": identity.PROTECTION},
             "unsafe": list(device.unsafe),
             "journal": [_entry(entry) for entry in state.journal(limit=_JOURNAL_ROWS)],
         }

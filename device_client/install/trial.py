@@ -6,12 +6,14 @@ import logging
 from dataclasses import dataclass
 
 from device_client.bundle.contract import Contract, Variant, parse_contract
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.manifest import parse_manifest
 from device_client.bundle.verified import VerifiedBundle, verify_bundle
 from device_client.errors import SelfTestError, StateError, VerificationError
 from device_client.inference.model import check_against_contract
 from device_client.inference.walker import check_model
 from device_client.install.cycle import Cycle
+from device_client.install.download import wanted_of_variant
 from device_client.install.facts import read_facts
 from device_client.install.machine import Event
 from device_client.install.offer import fetch_contract
@@ -20,7 +22,6 @@ from device_client.policy.budget import Measured, check_latency, check_memory_bu
 from device_client.policy.memory import check_variant_memory
 from device_client.policy.selection import DeviceFacts, providers_for, select_variant
 from device_client.trust.agreement import AgreedRelease
-from device_client.trust.refs import BlobRef
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,7 @@ def _download(cycle: Cycle, agreed: AgreedRelease, facts: DeviceFacts) -> tuple[
     manifest, contract = fetch_contract(cycle, agreed)
     variant = select_variant(contract, agreed.audit, policy=cycle.device.policy, facts=facts, now=cycle.now())
     check_variant_memory(variant.model.digest, agreed, cycle.memory())
-    wanted = (manifest.config, manifest.golden, manifest.layer(variant.layer))
-    cycle.fetch(BlobRef(blob.digest, blob.size) for blob in wanted)
+    cycle.fetch(wanted_of_variant(manifest, variant))
     return contract, variant
 
 
@@ -103,6 +103,7 @@ def _verify(cycle: Cycle, agreed: AgreedRelease, variant: Variant) -> VerifiedBu
         path=agreed.path,
         counter=agreed.release.counter,
         variants=(variant.id,),
+        decoded=True,
         limits=cycle.limits,
     )
 
@@ -142,8 +143,8 @@ def _active_latency_ms(cycle: Cycle, facts: DeviceFacts) -> float | None:
     if active is None:
         return None
     try:
-        manifest = parse_manifest(cycle.store.read(active.manifest), limits=cycle.limits)
-        contract = parse_contract(cycle.store.read(manifest.contract.digest), limits=cycle.limits)
+        manifest = parse_manifest(cycle.store.read(active.manifest), encodings=KNOWN_ENCODINGS, limits=cycle.limits)
+        contract = parse_contract(cycle.store.read(manifest.contract.digest), encodings=KNOWN_ENCODINGS, limits=cycle.limits)
         variant = contract.variant(active.variant)
         model, golden = cycle.store.read(active.variant_digest), cycle.store.read(contract.golden.layer)
         return _test(cycle, model, golden, contract, variant, facts).latency_ms

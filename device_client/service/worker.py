@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from device_client.bundle.contract import Contract, parse_contract
+from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.fields import read_text
 from device_client.errors import FormatError, LimitError, SealiftError, TransportError, UsageError
 from device_client.inference.confine import leave_files, leave_network, limit_process
@@ -82,7 +83,7 @@ def _serve(connection: socket.socket, network: str) -> None:
 
 def _load(first: Message) -> _Loaded:
     header, length = first.header, first.header.integer("contract_bytes")
-    contract = parse_contract(bytes(memoryview(first.body)[:length]))
+    contract = parse_contract(bytes(memoryview(first.body)[:length]), encodings=KNOWN_ENCODINGS)
     data = bytes(memoryview(first.body)[length:])
     variant = contract.variant(header.text("variant"))
     model = check_model(data, features=contract.features, where=f"variant {variant.id}")

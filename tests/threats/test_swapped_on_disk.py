@@ -44,7 +44,7 @@ def test_a_part_swapped_after_the_installation_is_found_at_load_and_no_session_o
         patch.setattr(inference, "open_session", never)
         with pytest.raises(VerificationError) as caught:
             open_model(world.device.folder, THE_MODEL)
-    assert caught.value.code == "blob_digest_mismatch"
+    assert caught.value.code == "blob_format"
 
     world.web.offer(world.town.first.bundle.path)
     result = world.poll()
@@ -59,7 +59,7 @@ def test_the_command_line_refuses_a_swapped_model_and_prints_no_output(world: Wo
     with world.command("infer", "--input", str(world.folder / "x.npz")) as process:
         out, _ = process.communicate(timeout=60)
     answer = json.loads(out)
-    assert (process.returncode, answer["code"]) == (1, "blob_digest_mismatch")
+    assert (process.returncode, answer["code"]) == (1, "blob_format")
     assert "outputs" not in answer
 
 

@@ -34,6 +34,7 @@ from device_client.inference.model import open_model
 from device_client.install.folder import Device, open_device
 from device_client.install.poll import PollResult, poll
 from device_client.install.report import PAYLOAD_TYPE
+from device_client.install.store import open_store
 from device_client.trust.custom import VariantVerdict
 from device_client.trust.dsse import verify_envelope
 from device_client.trust.refs import BlobRef
@@ -208,7 +209,7 @@ class World:
 
     def leftovers(self) -> list[Path]:
         """Files of unfinished writes in the store."""
-        return [path for path in self.device.folder.blobs.rglob("*") if path.is_file() and len(path.name) != 64]
+        return [path for path in self.device.folder.blobs.rglob("*") if path.is_file() and path.parent.name != "sha256"]
 
     # What it told the server.
 
@@ -247,7 +248,7 @@ class World:
 
     def _active_blobs(self) -> tuple[tuple[str, str, int, int], ...]:
         ((manifest,),) = self.rows("SELECT manifest FROM deployments JOIN active ON deployments.id = active.deployment")
-        document = json.loads(self.blob(Digest.parse(manifest, where="row")).read_bytes())
+        document = json.loads(open_store(self.device.folder).read(Digest.parse(manifest, where="row")))
         names = [manifest, document["config"]["digest"], *(layer["digest"] for layer in document["layers"])]
         paths = [self.blob(Digest.parse(name, where="manifest")) for name in names]
         return tuple(

@@ -26,6 +26,7 @@ from .documents import (
     vector,
 )
 
+DECODED = b"what the first model layer holds, decoded\n"
 EXTRA = b"a blob that no manifest lists\n"
 
 
@@ -55,6 +56,18 @@ def bundle(
         files[blob_name(data)] = {"text": data.decode()}
     files_edit(files)
     return {"digest": digest(manifest_bytes), "closed": True, "files": files, **(call or {})}
+
+
+def encoded(
+    *, contract_edit: Edit = lambda value: None, config_edit: Edit = lambda value: None, manifest_edit: Edit = lambda value: None
+) -> Json:
+    """A folder whose first variant is encoded. Nobody decodes it here, so that its bytes need not be a frame."""
+    model = {"digest": digest(DECODED), "size": len(DECODED)}
+    return bundle(
+        contract_edit=both(both(put("features", to=["encoding:zstd"]), put("variants", 0, "model", to=model)), contract_edit),
+        config_edit=both(put("modelfs", "diffIds", 1, to=digest(DECODED)), config_edit),
+        manifest_edit=both(put("layers", 1, "annotations", "org.sealift.encoding", to="zstd"), manifest_edit),
+    )
 
 
 def body(found: Json, *, base: Json) -> bytes:
@@ -253,6 +266,42 @@ def bundle_vectors() -> dict[str, bytes]:
             "layout_foreign_file",
             "a blob is a pipe, which would block a reader",
             bundle(files_edit=put(a, to={"fifo": True})),
+        ),
+        "ok-zstd": ("ok", "an encoded model layer; the folder holds it as it is served", encoded()),
+        "zstd-no-feature": (
+            "encoding_feature",
+            "an encoded model layer that the contract's features do not permit",
+            encoded(contract_edit=put("features", to=[])),
+        ),
+        "zstd-other-feature": (
+            "feature_unknown",
+            "the feature of a reserved encoding",
+            encoded(contract_edit=put("features", to=["encoding:delta"])),
+        ),
+        "zstd-on-card": (
+            "encoding_layer",
+            "the model card is encoded",
+            encoded(manifest_edit=put("layers", 4, "annotations", to={"org.sealift.encoding": "zstd"})),
+        ),
+        "zstd-model-is-its-layer": (
+            "model_mismatch",
+            "the runtime would get the encoded bytes",
+            encoded(contract_edit=put("variants", 0, "model", to={"digest": digest(MODEL_A), "size": len(MODEL_A)})),
+        ),
+        "zstd-model-is-another-layer": (
+            "model_mismatch",
+            "one digest would be an encoded model and a model card",
+            encoded(contract_edit=put("variants", 0, "model", to={"digest": digest(CARD), "size": len(CARD)})),
+        ),
+        "zstd-config-of-the-layer": (
+            "config_mismatch",
+            "the config names the encoded bytes",
+            encoded(config_edit=put("modelfs", "diffIds", 1, to=digest(MODEL_A))),
+        ),
+        "zstd-and-plain": (
+            "model_mismatch",
+            "a layer without an encoding is not its model, beside one with",
+            encoded(contract_edit=put("variants", 1, "model", "size", to=1)),
         ),
     }
     base = cases["ok"][2]

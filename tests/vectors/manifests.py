@@ -134,6 +134,11 @@ def manifest_vectors() -> dict[str, bytes]:
             "an encoding that nobody defined",
             put("layers", 1, "annotations", "org.sealift.encoding", to="rot13"),
         ),
+        "encoding-delta": (
+            "encoding_unknown",
+            "a reserved encoding that no version decodes",
+            put("layers", 1, "annotations", "org.sealift.encoding", to="delta"),
+        ),
         "annotation-ours-unknown": (
             "annotation_unknown",
             "an unknown name under org.sealift.",

@@ -219,8 +219,9 @@ def test_a_manifest_beyond_its_limit_is_refused() -> None:
         parse_manifest(data, limits=Limits(max_manifest_bytes=len(data) - 1))
 
 
-def test_no_encoding_is_known_yet_and_the_reserved_ones_are_no_features() -> None:
-    assert frozenset() == KNOWN_ENCODINGS
+def test_who_decodes_nothing_is_given_nothing_encoded_and_the_reserved_encodings_are_no_features() -> None:
+    assert not {f"encoding:{name}" for name in KNOWN_ENCODINGS} & KNOWN_FEATURES
+    assert not KNOWN_ENCODINGS & RESERVED_ENCODINGS
     assert not {f"encoding:{name}" for name in RESERVED_ENCODINGS} & KNOWN_FEATURES
 
 

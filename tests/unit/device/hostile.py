@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 Script = Callable[[socket.socket, bytes], None]
 
 
-@contextmanager
-def serving(*scripts: Script) -> Iterator[tuple[str, list[bytes]]]:
+def serving(*scripts: Script) -> AbstractContextManager[tuple[str, list[bytes]]]:
     """Yields the base URL and the request heads; connection n is answered by script n, the last script by default."""
+    return _serving(scripts, None)
+
+
+def serving_tls(context: ssl.SSLContext, *scripts: Script) -> AbstractContextManager[tuple[str, list[bytes]]]:
+    """The same over TLS, at ``https://localhost``."""
+    return _serving(scripts, context)
+
+
+@contextmanager
+def _serving(scripts: tuple[Script, ...], tls: ssl.SSLContext | None) -> Iterator[tuple[str, list[bytes]]]:
     heads: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))
     stopped = threading.Event()
@@ -24,9 +35,12 @@ def serving(*scripts: Script) -> Iterator[tuple[str, list[bytes]]]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
+            with contextlib.ExitStack() as stack:
                 connection.settimeout(5)
                 try:
+                    if tls is not None:
+                        connection = tls.wrap_socket(connection, server_side=True)
+                    stack.enter_context(connection)
                     head = b""
                     while b"\r\n\r\n" not in head:
                         piece = connection.recv(4096)
@@ -41,7 +55,8 @@ def serving(*scripts: Script) -> Iterator[tuple[str, list[bytes]]]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", heads
+        port = listener.getsockname()[1]
+        yield f"https://localhost:{port}" if tls is not None else f"http://127.0.0.1:{port}", heads
     finally:
         stopped.set()
         # shutdown wakes the thread out of accept; close alone does not

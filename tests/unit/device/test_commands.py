@@ -108,18 +108,18 @@ def test_poll_installs_then_is_current_then_refuses_with_a_code(
     assert (status, result["code"]) == (2, "model_unknown")
 
 
-def test_status_shows_what_runs_what_waits_and_that_blobs_are_not_encrypted(
+def test_status_shows_what_runs_what_waits_and_what_protects_the_blobs(
     world: World, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.install("1.0.0", counter=1)
     status, result = run("status", "--dir", folder, capsys=capsys)
     assert status == 0
     assert result["models"][str(THE_MODEL)]["active"]["version"] == "1.0.0"
-    assert "unencrypted" in result["protection"]["blobs"]
+    assert result["protection"]["blobs"].startswith("encrypted under")
     assert "not encrypted" in result["protection"]["identity"]
     assert result["reports_waiting"] == 0
     assert run_main(device, prog_name="device", args=["status", "--dir", folder]) == 0
-    assert "unencrypted" in capsys.readouterr().out
+    assert "no protection against a stolen card" in capsys.readouterr().out
 
 
 def test_infer_prints_outputs_or_writes_them(
@@ -150,7 +150,7 @@ def test_infer_refuses_a_swapped_model_file_and_unfit_inputs(
     blob.chmod(0o600)
     blob.write_bytes(blob.read_bytes()[:-1] + b"!")
     status, result = run("infer", "--dir", folder, "--input", inputs, capsys=capsys)
-    assert (status, result["code"]) == (1, "blob_digest_mismatch")
+    assert (status, result["code"]) == (1, "blob_damaged")
 
 
 def test_infer_without_a_model_says_so(folder: str, inputs: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,8 @@ def test_a_new_device_is_complete_private_and_can_be_opened(tmp_path: Path) -> N
         "identity.pem": 0o600,
         "state.db": 0o600,
         "marks.json": 0o600,
+        "store-key.json": 0o600,
+        "store.key": 0o600,
         "blobs": 0o700,
         "tuf": 0o700,
         "empty": 0o555,

@@ -36,6 +36,7 @@ from tests.unit.device.hostile import (
     serving,
     trickle,
 )
+from tests.unit.device.keys import FixedKey
 
 DATA = b"model bytes " * 1000
 BLOB = BlobRef.of(DATA)
@@ -48,7 +49,7 @@ def client(url: str, **changes: Any) -> HttpClient:
 
 def download(tmp_path: Path, *scripts: Script, **changes: Any) -> int:
     with serving(*scripts) as (url, _):
-        return download_missing([BLOB], store=BlobStore(tmp_path), http=client(url, **changes))
+        return download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client(url, **changes))
 
 
 def leftovers(tmp_path: Path) -> list[Path]:
@@ -56,7 +57,7 @@ def leftovers(tmp_path: Path) -> list[Path]:
 
 
 def test_a_blob_is_stored_once_and_not_asked_for_again(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path)
+    store = BlobStore(tmp_path, key=FixedKey())
     with serving(answer(DATA)) as (url, heads):
         assert download_missing([BLOB, BLOB], store=store, http=client(url)) == len(DATA)
         assert download_missing([BLOB], store=store, http=client(url)) == 0
@@ -88,7 +89,7 @@ REFUSED: dict[str, tuple[Script, str]] = {
 @pytest.mark.parametrize(("script", "code"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_hostile_answer_is_refused_at_once_and_leaves_nothing(tmp_path: Path, script: Script, code: str) -> None:
     with serving(script) as (url, heads), pytest.raises(SealiftError) as caught:
-        download_missing([BLOB], store=BlobStore(tmp_path), http=client(url))
+        download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client(url))
     assert caught.value.code == code
     assert len(heads) == 1, "never tried again within a poll"
     assert leftovers(tmp_path) == []
@@ -98,12 +99,12 @@ def test_a_hostile_answer_is_refused_at_once_and_leaves_nothing(tmp_path: Path, 
 def test_a_cut_connection_is_tried_again_from_the_start(tmp_path: Path, share: float) -> None:
     part = DATA[: int(len(DATA) * share)]
     assert download(tmp_path, answer(part, length=len(DATA)), hang_up, answer(DATA)) == len(DATA)
-    assert BlobStore(tmp_path).read(BLOB.digest) == DATA
+    assert BlobStore(tmp_path, key=FixedKey()).read(BLOB.digest) == DATA
 
 
 def test_a_connection_that_is_always_cut_ends_after_bounded_tries(tmp_path: Path) -> None:
     with serving(answer(DATA[:-1], length=len(DATA))) as (url, heads), pytest.raises(TransportError) as caught:
-        download_missing([BLOB], store=BlobStore(tmp_path), http=client(url))
+        download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client(url))
     assert caught.value.code == "transport"
     assert len(heads) == 3
     assert leftovers(tmp_path) == []
@@ -145,6 +146,32 @@ def test_a_storm_of_503_ends_after_bounded_tries_whatever_retry_after_says() -> 
     assert all(0 <= pause <= 10 for pause in pauses)
 
 
+@pytest.mark.parametrize(
+    ("asked", "low", "high"),
+    [
+        ("0", 0, 1),
+        ("3", 3, 6),
+        ("864000", 5, 10),
+        ("9" * 30, 0, 1),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 0, 1),
+        ("-5", 0, 1),
+        ("3.5", 0, 1),
+    ],
+)
+def test_a_short_retry_after_is_honoured_and_a_long_one_spread(
+    asked: str, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A22: with jitter, so that a fleet that was told one number does not come back in step."""
+    pauses: list[float] = []
+    busy = answer(b"", f"Retry-After: {asked}", status="503 Service Unavailable")
+    for share in (0.0, 1.0):
+        monkeypatch.setattr("device_client.install.http.random.uniform", lambda a, b, share=share: a + share * (b - a))
+        with serving(busy, answer(b"{}")) as (url, _):
+            client(url, sleep=pauses.append).request("GET", "/v1/capabilities")
+    assert pauses[0] == pytest.approx(low)
+    assert pauses[0] < pauses[1] <= high
+
+
 def test_a_busy_server_is_asked_again() -> None:
     with serving(answer(b"", status="429 Too Many Requests"), answer(b"{}")) as (url, _):
         assert client(url).request("GET", "/v1/capabilities").status == 200
@@ -178,12 +205,12 @@ def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch)
 
 def test_nobody_listening_is_one_transport_error(tmp_path: Path) -> None:
     with pytest.raises(TransportError) as caught:
-        download_missing([BLOB], store=BlobStore(tmp_path), http=client("http://127.0.0.1:1"))
+        download_missing([BLOB], store=BlobStore(tmp_path, key=FixedKey()), http=client("http://127.0.0.1:1"))
     assert caught.value.code == "transport"
 
 
 def test_a_full_download_of_other_bytes_does_not_hurt_a_good_blob(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path)
+    store = BlobStore(tmp_path, key=FixedKey())
     store.put(BLOB.digest, DATA)
     other = BlobRef(Digest.of(b"other"), 5)
     with serving(answer(b"wrong")) as (url, _), pytest.raises(IntegrityError):

@@ -338,7 +338,7 @@ def test_a_damaged_blob_is_refused_at_load_and_made_good_by_the_next_poll(world:
     path.write_bytes(b"swapped after verification")
     with pytest.raises(VerificationError) as caught:
         running(world)
-    assert caught.value.code == "blob_digest_mismatch"
+    assert caught.value.code == "blob_format"
     result = world.poll()
     assert result.result == "current"
     assert result.bytes_downloaded > 0

@@ -13,6 +13,7 @@ from device_client.bundle import Digest
 from device_client.errors import IntegrityError, LimitError, StateError
 from device_client.install.store import BlobStore
 from device_client.limits import Limits
+from tests.unit.device.keys import FixedKey
 
 DATA = b"weights"
 DIGEST = Digest.of(DATA)
@@ -20,11 +21,11 @@ DIGEST = Digest.of(DATA)
 
 @pytest.fixture
 def store(tmp_path: Path) -> BlobStore:
-    return BlobStore(tmp_path)
+    return BlobStore(tmp_path, key=FixedKey())
 
 
 def names(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "sha256").iterdir())
+    return sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
 
 
 def test_what_was_written_is_read_back_and_is_read_only(store: BlobStore, tmp_path: Path) -> None:
@@ -76,15 +77,15 @@ def test_a_swapped_file_is_found_at_the_next_read(store: BlobStore, tmp_path: Pa
     path.write_bytes(b"evil")
     with pytest.raises(IntegrityError) as caught:
         store.read(DIGEST)
-    assert caught.value.code == "blob_digest_mismatch"
+    assert caught.value.code == "blob_format"
     assert not store.is_intact(DIGEST)
     assert not path.exists(), "a damaged blob makes room for a good one"
 
 
 def test_a_link_in_the_store_is_not_followed(store: BlobStore, tmp_path: Path) -> None:
-    (tmp_path / "sha256").mkdir()
-    (tmp_path / "elsewhere").write_bytes(DATA)
-    (tmp_path / "sha256" / DIGEST.hex).symlink_to(tmp_path / "elsewhere")
+    store.put(DIGEST, DATA)
+    path = tmp_path / "sha256" / DIGEST.hex
+    path.symlink_to(path.rename(tmp_path / "elsewhere"))
     with pytest.raises(StateError):
         store.read(DIGEST)
 
@@ -97,8 +98,8 @@ def test_a_missing_blob_is_an_integrity_error_with_a_remedy(store: BlobStore) ->
 
 
 def test_a_blob_beyond_the_bound_is_neither_written_nor_read(tmp_path: Path) -> None:
-    BlobStore(tmp_path).put(DIGEST, DATA)
-    small = BlobStore(tmp_path, limits=Limits(max_blob_bytes=3))
+    BlobStore(tmp_path, key=FixedKey()).put(DIGEST, DATA)
+    small = BlobStore(tmp_path, key=FixedKey(), limits=Limits(max_blob_bytes=3))
     with pytest.raises(LimitError):
         small.read(DIGEST)
     with pytest.raises(LimitError), small.writer(DIGEST, len(DATA)):
@@ -116,11 +117,12 @@ def test_a_full_disk_is_one_error_and_leaves_the_store_as_it_was(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(StateError) as caught:
         store.put(Digest.of(b"other"), b"other")
-    assert caught.value.code == "store_unwritable"
+    assert caught.value.code == "disk_full"
     assert names(tmp_path) == [DIGEST.hex]
 
 
 def test_content_is_synced_before_its_name_appears_and_the_folder_after(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(Digest.of(b"first"), b"first")
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -139,7 +141,7 @@ def test_content_is_synced_before_its_name_appears_and_the_folder_after(store: B
 
 
 def test_a_pipe_in_place_of_a_blob_neither_blocks_nor_counts(tmp_path: Path) -> None:
-    store = BlobStore(tmp_path)
+    store = BlobStore(tmp_path, key=FixedKey())
     digest = Digest.of(b"blob")
     store._path(digest).parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(store._path(digest))

@@ -36,7 +36,7 @@ from device_client.errors import SealiftError
 from device_client.inference.golden import GoldenProbes, encode_golden
 from device_client.inference.model import open_model
 from device_client.install.folder import Device, init_device, open_device
-from device_client.install.http import Answer, HttpClient, LostConnectionError, ServerRefusalError
+from device_client.install.http import Answer, HttpClient, LostConnectionError, RangeRefusedError, ServerRefusalError
 from device_client.install.poll import PollResult, poll
 from device_client.install.selftest import SelfTestReport, run_selftest
 from device_client.install.state import DeviceState, open_state
@@ -170,6 +170,9 @@ class FakeServer(HttpClient):
             raise ServerRefusalError(code="not_found", where=path, actual="status 404", status=404, problem={})
         write(data[: size + 1])
         return len(data)
+
+    def resume(self, path: str, *, size: int, offset: int, etag: str, write: Callable[[bytes], None]) -> int:
+        raise RangeRefusedError("no ranges here", code="range_refused", where=path)
 
     def _take(self, body: bytes) -> Answer:
         counter = payload_of(body)["counter"]
