@@ -69,6 +69,7 @@ class BlobStore:
         self._key = key
         self._limits = limits
         self._cipher = fastest_cipher()
+        self._is_certain = False  # that the folders outlive a power cut
 
     @property
     def protection(self) -> str:
@@ -247,8 +248,12 @@ class BlobStore:
         for folder in (self.root, self._folder, self._partial):
             if not folder.exists():
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # another thread may be here, too
-                sync_folder(folder.parent)
+                self._is_certain = False
             check_folder(folder)
+        if not self._is_certain:  # once for each store: whoever made them may have been killed before they were synced
+            sync_folder(self.root.parent)
+            sync_folder(self.root)
+            self._is_certain = True
 
 
 def _files(folder: Path) -> list[Path]:

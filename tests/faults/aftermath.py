@@ -25,7 +25,7 @@ from device_client.trust.trusted_time import BootTime
 from tests.faults.scenarios import Expected
 from tests.unit.device.world import World, payload_of
 
-STORE_IS_ENCRYPTED = False  # when it is, no weight may lie readable anywhere below the folder
+STORE_IS_ENCRYPTED = True  # when it is, no weight may lie readable anywhere below the folder
 ENDS = frozenset({"installed", "refused", "rolled_back"})  # what closes the book on a deployment
 _NO_ENDS = frozenset(
     {"known_bad", "blob_digest_mismatch", "blob_missing", "not_enrolled"}

@@ -99,7 +99,7 @@ def take_a_signature(world: World, _: Bundle, new: Bundle) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[World, Bundle, Bundle], None], str]] = {
-    "a byte of the model is another": (damage_model, "blob_digest_mismatch"),
+    "a byte of the model is another": (damage_model, "blob_damaged"),
     "the manifest is gone": (lose_contract, "blob_missing"),
     "the state names another manifest": (name_the_old_manifest, "evidence_mismatch"),
     "the state names other bytes for the runtime": (name_other_bytes, "evidence_mismatch"),
@@ -142,7 +142,7 @@ def test_with_nothing_left_the_device_is_safe_polls_on_and_recovers_by_the_next_
     made = world.install()
     damage_model(world, made, made)
     found = boot(world)
-    assert (found.result, found.code) == ("safe", "blob_digest_mismatch")
+    assert (found.result, found.code) == ("safe", "blob_damaged")
     with pytest.raises(SealiftError):
         world.running()
     assert boot(world).result == "safe"
