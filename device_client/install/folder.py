@@ -7,6 +7,7 @@
     state.db        the device's state and memory
     marks.json      the memory's second copy
     store-key.json  who keeps the key of the blobs; store.key or store.cred: the key
+    factory/        what the device came with, proved by its own evidence; only where it did
     blobs/  tuf/    blobs by digest; metadata cache, disposable
     empty/          working directory of processes that load a model; empty and read-only
     lock            one process at a time

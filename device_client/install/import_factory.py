@@ -18,6 +18,7 @@ from pathlib import Path
 from device_client.bundle.offline import OfflineFile
 from device_client.bundle.path import ModelPath
 from device_client.errors import StateError, TrustError
+from device_client.install.factory import keep_factory
 from device_client.install.folder import Device
 from device_client.install.import_offline import open_import
 from device_client.install.installed import verify_installed
@@ -103,6 +104,7 @@ def _keep(device: Device, deployment: Deployment, *, now: datetime, at: BootTime
                 ledger.note("installed", now, is_new=True)
             state.mark_factory(deployment)
             ledger.rest(now)
+        keep_factory(device.folder, deployment, state.evidence(deployment))
 
 
 def _tell_expiry(device: Device, model: ModelPath, *, now: datetime, at: BootTime) -> None:

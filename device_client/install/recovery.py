@@ -16,6 +16,7 @@ from pathlib import Path
 from device_client.bundle.path import ModelPath
 from device_client.errors import FormatError, LimitError, StateError
 from device_client.install.database import create_database
+from device_client.install.factory import bring_back_factory
 from device_client.install.folder import Device
 from device_client.install.ledger import Ledger
 from device_client.install.mirror import Remembered, encode_mirror, merged, parse_mirror, read_mirror
@@ -140,11 +141,15 @@ def _rebuild(
         making.with_name(making.name + part).unlink(missing_ok=True)
     logger.warning("the state is rebuilt from marks.json: %s", lost)
     create_database(making)
-    with open_state(making) as state, state.transaction():
-        state.restore(replace(mirror, generation=mirror.generation + 1), at=at)
+    with open_state(making) as state:
+        with state.transaction():
+            state.restore(replace(mirror, generation=mirror.generation + 1), at=at)
+        factory = [each for each in device.config.models if bring_back_factory(device, state, each, now=now) is not None]
         why = "missing" if lost is None or lost.code == "state_missing" else "damaged"
-        detail = f"state.db was {why}: made anew from marks.json; nothing is installed, and the device must enrol again"
-        _tell(device, state, model, code="state_rebuilt", detail=detail, now=now)
+        runs = f"the factory bundle of {', '.join(map(str, factory))} runs" if factory else "nothing is installed"
+        detail = f"state.db was {why}: made anew from marks.json; {runs}, and the device must enrol again"
+        with state.transaction():
+            _tell(device, state, model, code="state_rebuilt", detail=detail, now=now)
     _set_aside(path)
     sync_folder(path.parent)  # first: SQLite would take a log that came back under the old name for the new database's
     making.rename(path)

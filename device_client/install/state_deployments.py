@@ -6,7 +6,7 @@ Decides nothing: ``activation.py``, ``probation.py`` and ``rollback.py`` do, eac
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from device_client.bundle.counter import Counter
@@ -72,6 +72,24 @@ class DeploymentTables(MemoryTables):
 
         What it replaces becomes the previous one, unless that was never committed: then the previous one stays.
         """
+        identifier = self._add(deployment, evidence)
+        self._db.change(
+            "INSERT INTO active (model, deployment) VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET previous ="
+            " CASE WHEN active.deployment IN (SELECT deployment FROM commits) THEN active.deployment ELSE active.previous END,"
+            " deployment = excluded.deployment",
+            str(deployment.model),
+            identifier,
+        )
+        self.remember_seq(deployment.model, deployment.manifest, deployment.seq)
+        return identifier
+
+    def add_factory(self, deployment: Deployment, evidence: Mapping[str, bytes]) -> Deployment:
+        """Puts the bundle that the device came with into a state that was made anew, without making it active."""
+        added = replace(deployment, id=self._add(deployment, evidence))
+        self.mark_factory(added)
+        return added
+
+    def _add(self, deployment: Deployment, evidence: Mapping[str, bytes]) -> int:
         model, counter = str(deployment.model), deployment.counter
         identifier = self._db.change(
             "INSERT INTO deployments (model, version, manifest, variant, variant_digest, epoch, n, seq, installed)"
@@ -88,14 +106,6 @@ class DeploymentTables(MemoryTables):
         )
         for name, data in evidence.items():
             self._db.change("INSERT INTO evidence (deployment, name, data) VALUES (?, ?, ?)", identifier, name, data)
-        self._db.change(
-            "INSERT INTO active (model, deployment) VALUES (?, ?) ON CONFLICT (model) DO UPDATE SET previous ="
-            " CASE WHEN active.deployment IN (SELECT deployment FROM commits) THEN active.deployment ELSE active.previous END,"
-            " deployment = excluded.deployment",
-            model,
-            identifier,
-        )
-        self.remember_seq(deployment.model, deployment.manifest, deployment.seq)
         return identifier
 
     def commit(self, deployment: Deployment, *, floor: Counter) -> None:
