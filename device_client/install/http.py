@@ -244,7 +244,10 @@ class HttpClient:
     def _chunks(self, response: urllib3.BaseHTTPResponse, path: str) -> Iterator[bytes]:
         url = self.base_url + path
         try:
-            while chunk := response.read1(_CHUNK_BYTES):
+            received = 0
+            # Up to the next multiple: the store encrypts whole chunks of this size without copying them first.
+            while chunk := response.read1(_CHUNK_BYTES - received % _CHUNK_BYTES):
+                received += len(chunk)
                 yield chunk
         except urllib3.exceptions.HTTPError as e:
             raise self._lost("the connection broke", url) from e

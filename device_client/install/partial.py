@@ -100,13 +100,18 @@ class BlobWriter:
             raise size_mismatch(self._digest, self._size, f"more than {self._size}")
         rest = memoryview(data)
         while rest:
+            if not self._filled and len(rest) >= CHUNK_BYTES:  # a whole chunk at once needs no copy
+                self._written += CHUNK_BYTES
+                self._flush(rest[:CHUNK_BYTES])
+                rest = rest[CHUNK_BYTES:]
+                continue
             piece = rest[: CHUNK_BYTES - self._filled]
             self._plain[self._filled : self._filled + len(piece)] = piece
             self._filled += len(piece)
             self._written += len(piece)
             rest = rest[len(piece) :]
             if self._filled == CHUNK_BYTES:
-                self._flush()
+                self._flush(self._plain)
 
     def check(self) -> None:
         """Writes the last chunk, and compares length and digest with what was signed.
@@ -117,7 +122,7 @@ class BlobWriter:
         if self._written != self._size:
             raise size_mismatch(self._digest, self._size, self._written)
         if self._index < self._seal.header.chunks:
-            self._flush()
+            self._flush(self._plain[: self._filled])
         check_digest(self._digest, self._hash, where="download")
 
     def _begin(self, seal: Seal) -> None:
@@ -139,9 +144,8 @@ class BlobWriter:
         self._written += size
         return True
 
-    def _flush(self) -> None:
-        plain = self._plain[: self._filled]
-        record = self._record[: self._filled + OVERHEAD_BYTES]
+    def _flush(self, plain: memoryview) -> None:
+        record = self._record[: len(plain) + OVERHEAD_BYTES]
         self._hash.update(plain)
         self._seal.close(self._index, plain, record)
         self._write_all(record)

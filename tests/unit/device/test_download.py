@@ -250,12 +250,19 @@ def test_one_wrong_blob_stops_the_others_and_they_go_on_at_the_next_poll(served:
     assert store.digests() == {BlobRef.of(data).digest for data in MANY}
 
 
-def test_a_refusal_wins_over_a_lost_connection(served: Blobs, store: BlobStore) -> None:
-    served.barrier = threading.Barrier(2)
-    absent = BlobRef(Digest.of(b"absent"), CHUNK_BYTES)
-    served.change = lambda reply, _: replace(reply, body=bytes(len(reply.body))) if reply.status == 200 else reply
-    with pytest.raises(IntegrityError):
-        download(served, store, BLOB, absent, BLOB, transfer=Transfer(DownloadConfig(parallel=2)), retries=0)
+def test_a_refusal_wins_over_a_lost_connection_when_both_happen(store: BlobStore) -> None:
+    both = threading.Barrier(2)
+
+    class Failing(HttpClient):
+        def download(self, path: str, *, size: int, write: Callable[[bytes], None]) -> int:
+            both.wait(10)
+            if path.endswith(BLOB.digest.hex):
+                raise IntegrityError("other bytes", code="blob_digest_mismatch")
+            raise TransportError("lost", code="transport")
+
+    for blobs in ([BLOB, BlobRef.of(MANY[0])], [BlobRef.of(MANY[0]), BLOB]):
+        with pytest.raises(IntegrityError):
+            download_missing(blobs, store=store, http=Failing("http://127.0.0.1:9", retries=0))
 
 
 # Limits of the owner.
