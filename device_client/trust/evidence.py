@@ -21,7 +21,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from device_client.bundle.path import BundlePath
 from device_client.errors import FormatError, TrustError
 from device_client.limits import DEFAULT_LIMITS, Limits
-from device_client.trust.agreement import AgreedRelease, LoadedRole, check_agreement, check_role
+from device_client.trust.agreement import AgreedRelease, LoadedRole, check_agreement
 from device_client.trust.bins import bin_of
 from device_client.trust.rules import check_form, check_keys_unique, check_root_keys, keys_named, parse_role
 
@@ -86,14 +86,8 @@ def _walk_roots(files: Mapping[str, bytes], start: bytes, *, limits: Limits) -> 
 
 def _load_role(files: Mapping[str, bytes], role: str, target: str, targets: Targets, *, limits: Limits) -> LoadedRole:
     signed = _load(files, role, delegator=targets, limits=limits)
-    loaded = LoadedRole(signed)
-    check_role(loaded, targets, role)
-    name = bin_of(signed, target)
-    if name is None:
-        return loaded
-    loaded = LoadedRole(signed, {name: _load(files, name, delegator=signed, limits=limits)})
-    check_role(loaded, targets, role)
-    return loaded
+    name = bin_of(signed, target)  # which names it may have, and whose keys, are rules of agreement
+    return LoadedRole(signed) if name is None else LoadedRole(signed, {name: _load(files, name, delegator=signed, limits=limits)})
 
 
 def _load(files: Mapping[str, bytes], role: str, *, delegator: Root | Targets, limits: Limits) -> Targets:

@@ -38,6 +38,7 @@ def test_without_windows_any_time_will_do() -> None:
     ("window", "inside", "outside"),
     [
         ("02:00-05:00", ["02:00", "04:59"], ["01:59", "05:00", "12:00"]),
+        ("12:45-12:50", ["12:45", "12:49"], ["12:44", "12:00", "12:50"]),
         ("23:00-01:30", ["23:00", "23:59", "00:00", "01:29"], ["22:59", "01:30"]),
         ("06:00-06:00", ["06:00", "05:59", "00:00"], []),
     ],
@@ -62,6 +63,9 @@ def test_one_of_several_windows_is_enough() -> None:
 
 
 def test_after_its_days_of_waiting_a_release_waits_for_no_window_and_with_zero_days_for_ever() -> None:
+    short = policy(windows=["02:00-03:00"], window_days=1)
+    assert refusal(short, Conditions(at("12:00"), waited_s=86399.0)).code == "deferred_window"
+    check_conditions(short, Conditions(at("12:00"), waited_s=86400.0))
     rules = policy(windows=["02:00-03:00"], window_days=2)
     assert refusal(rules, Conditions(at("12:00"), waited_s=2 * 86400 - 1)).code == "deferred_window"
     check_conditions(rules, Conditions(at("12:00"), waited_s=2 * 86400))
@@ -112,13 +116,22 @@ def test_the_owners_program_decides_inside_a_window_too() -> None:
         {"ready_command": ["/bin/ready", ""]},
         {"ready_command": ["/bin/ready", "a\0b"]},
         {"ready_command": ["/bin/ready", 5]},
+        {"ready_command": ["/bin/ready", "x" * 1025]},
         {"ready_command": ["/bin/ready"] * 17},
         {"device_class": "x" * 65},
     ],
 )
 def test_a_value_outside_its_form_is_an_error(values: dict[str, object]) -> None:
-    with pytest.raises(FormatError):
+    with pytest.raises(FormatError) as caught:
         policy(**values)
+    assert caught.value.where
+
+
+def test_what_is_no_window_or_command_says_so_with_a_code() -> None:
+    for values in ({"windows": ["2-3"]}, {"ready_command": ["ready"]}, {"ready_command": ["/bin/ready", ""]}):
+        with pytest.raises(FormatError) as caught:
+            policy(**values)
+        assert caught.value.code == "field_value"
 
 
 def test_values_at_their_bounds_are_read() -> None:

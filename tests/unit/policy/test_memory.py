@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from device_client.bundle import Counter, Digest
 from device_client.errors import SealiftError
-from device_client.policy.memory import Memory, check_memory, check_variant_memory, is_withdrawn, raised_floor
+from device_client.policy.memory import Memory, check_memory, check_variant_memory, is_withdrawn, raised_floor, with_running
 from device_client.trust.agreement import AgreedRelease
 from tests.unit.policy.agreed import MODEL, agreed
 
@@ -89,3 +89,16 @@ def test_a_floor_is_the_highest_seen_whatever_the_order(seen: list[tuple[int, in
     for epoch, n in seen:
         floor = raised_floor(floor, Counter(epoch, n))
     assert floor == Counter(*max(seen))
+
+
+def test_what_runs_uncommitted_counts_as_the_newest_only_if_it_is() -> None:
+    old, new = Digest.of(b"old"), Digest.of(b"new")
+    empty = with_running(Memory(), counter=Counter(0, 3), manifest=new, version="3")
+    assert (empty.counter, empty.manifest, empty.versions) == (Counter(0, 3), new, {"3": new})
+    before = Memory(counter=Counter(0, 2), manifest=old, versions={"2": old}, floor=Counter(0, 1), seqs={old: 4})
+    raised = with_running(before, counter=Counter(0, 3), manifest=new, version="3")
+    assert (raised.counter, raised.manifest, raised.versions) == (Counter(0, 3), new, {"2": old, "3": new})
+    assert (raised.floor, raised.seqs) == (before.floor, before.seqs)
+    for counter in (Counter(0, 2), Counter(0, 1)):
+        lower = with_running(before, counter=counter, manifest=new, version="x")
+        assert (lower.counter, lower.manifest, lower.versions) == (Counter(0, 2), old, {"2": old, "x": new})

@@ -63,6 +63,8 @@ def test_a_bundle_that_had_its_time_without_enough_runs_was_not_observed_good() 
     assert judged(runs=4, elapsed_s=7200.0) == Judgement(
         Verdict.ROLL_BACK, "probation_unobserved", "4 runs in 2.0 hours", "at least 5 runs"
     )
+    late = judge_probation(Observation(elapsed_s=720 * 3600.0), ProbationRules(minutes=10, min_runs=1, max_hours=720))
+    assert late.measured == "0 runs in 720.0 hours"
     assert judged(elapsed_s=90000.0).verdict is Verdict.COMMIT, "late, but often enough"
 
 
@@ -83,6 +85,11 @@ def test_the_longest_time_is_never_below_the_shortest() -> None:
     with pytest.raises(FormatError) as caught:
         rules(minutes=121, max_hours=2)
     assert caught.value.code == "field_value"
+
+
+def test_no_time_at_all_is_no_longest_time() -> None:
+    with pytest.raises(FormatError):
+        rules(minutes=0, max_hours=0)
 
 
 @pytest.mark.parametrize(("key", "value"), [("minutes", -1), ("minutes", 10081), ("max_hours", 0), ("max_boots", 1001)])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from tuf.api.metadata import Metadata
 from tuf.api.serialization.json import JSONSerializer
 
 from device_client.errors import VerificationError
+from device_client.limits import DEFAULT_LIMITS
 from device_client.trust.evidence import verify_evidence
 from tests.simulator import AUDIT, RELEASE, RepositorySimulator
 
@@ -154,7 +156,75 @@ def test_evidence_of_a_role_with_bins_has_the_bin_and_holds_it_to_the_roles_keys
     assert code(sim, signatures_of(name, 1)(files)) == "signature_threshold"
 
 
+def raw(sim: RepositorySimulator) -> Files:
+    """What the roles' holders sign now, whatever a poll would say of it."""
+    roles = {f"{role}.json": sim.role_bytes(role) for role in ("targets", RELEASE, AUDIT)}
+    return {"1.root.json": sim.bootstrap, **sim.served, **roles}
+
+
+def twice(key: Key) -> SSlibKey:
+    """The same key under another id."""
+    value = dict(key.keyval)
+    return SSlibKey("0" * 64, key.keytype, key.scheme, {"public": value["public"].upper()})
+
+
+def test_one_key_under_two_ids_counts_once_in_a_delegation_and_in_a_root(sim: RepositorySimulator) -> None:
+    verify_evidence(raw(sim), root=sim.bootstrap, path=sim.path(V))
+    delegations = sim.targets.delegations
+    assert delegations is not None
+    assert delegations.roles is not None
+    other = twice(sim.signers[RELEASE][0].public_key)
+    delegations.keys[other.keyid] = other
+    delegations.roles[RELEASE].keyids = [sim.signers[RELEASE][0].public_key.keyid, other.keyid]
+    sim.publish("targets")
+    files = raw(sim)
+    role = json.loads(files[f"{RELEASE}.json"])
+    first = next(each for each in role["signatures"] if each["keyid"] == sim.signers[RELEASE][0].public_key.keyid)
+    role["signatures"] = [first, {**first, "keyid": other.keyid}]
+    assert code(sim, {**files, f"{RELEASE}.json": json.dumps(role).encode()}) == "roles_share_keys"
+    fresh = RepositorySimulator()
+    fresh.release(V, counter=1)
+    fresh.root.add_key(twice(fresh.signers["root"][0].public_key), "root")
+    fresh.next_root()
+    assert code(fresh, raw(fresh)) == "roles_share_keys"
+
+
+def test_a_role_that_nobody_delegates_to_is_none(sim: RepositorySimulator) -> None:
+    assert sim.targets.delegations is not None
+    assert sim.targets.delegations.roles is not None
+    del sim.targets.delegations.roles[RELEASE]
+    sim.publish("targets")
+    assert code(sim, raw(sim)) == "role_unknown"
+
+
+def test_a_truth_value_for_a_number_is_none_in_a_role_and_in_a_root(sim: RepositorySimulator) -> None:
+    (entry,) = sim.delegated[RELEASE].targets.values()
+    entry.length = True  # type: ignore[assignment]
+    sim.publish(RELEASE)
+    assert code(sim, raw(sim)) == "metadata_syntax"
+    fresh = RepositorySimulator()
+    fresh.release(V, counter=1)
+    fresh.root.roles["timestamp"].threshold = True  # type: ignore[assignment]
+    fresh.next_root()
+    assert code(fresh, raw(fresh)) == "metadata_syntax"
+
+
+def test_every_file_has_its_limit(sim: RepositorySimulator) -> None:
+    files = raw(sim)
+    path = sim.path(V)
+    for limits in (
+        replace(DEFAULT_LIMITS, max_targets_bytes=len(files["1.root.json"]) - 1),
+        replace(DEFAULT_LIMITS, max_targets_bytes=len(files["1.root.json"])),
+        replace(DEFAULT_LIMITS, max_manifest_bytes=1),
+    ):
+        padded = {**files, "targets.json": files["targets.json"] + b" " * 4096}
+        with pytest.raises(VerificationError) as caught:
+            verify_evidence(padded, root=sim.bootstrap, path=path, limits=limits)
+        assert caught.value.code == "too_large"
+
+
 def test_a_chain_beyond_its_bound_is_not_walked(sim: RepositorySimulator, tmp_path: Path) -> None:
     files = evidence(sim, tmp_path)
+    assert code(sim, {**files, **{f"{n}.root.json": b"" for n in range(2, 4097)}}) == "json_syntax", "as many as it may have"
     assert code(sim, {**files, **{f"{n}.root.json": b"" for n in range(2, 4098)}}) == "evidence_broken"
     assert verify_evidence({**files, "x.root.json": b"", ".root.json": b""}, root=sim.bootstrap, path=sim.path(V))
