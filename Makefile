@@ -1,7 +1,7 @@
 # Needs python3 >= 3.11, make and a package index; everything else goes into .venv, made when there is none.
 #
 #   make demo        the whole chain on this machine, then seven attacks on it
-#   make test        the tests; `make test-slow` runs those that take minutes
+#   make test        the tests, in TEST_JOBS (2) processes; `make test-slow` runs those that take minutes
 #   make check       format, lint, types, import rules, documents
 #   make bench       all benchmarks; results in benchmarks/results/ (`make bench-trust` runs one)
 #   make fuzz        fuzzes every parser for FUZZ_SECONDS (600) each; FUZZ_TARGETS chooses
@@ -15,6 +15,7 @@
 PYTHON ?= python3
 TORCH_ARGS ?=
 PYTEST_ARGS ?=
+TEST_JOBS ?= 2
 DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?= manifest contract custom channel walker offline attestation role
@@ -59,7 +60,7 @@ demo: $(STAMP)
 	$(BIN)/sealift demo $(DEMO_ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
