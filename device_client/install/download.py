@@ -92,10 +92,23 @@ def wanted_of_variant(manifest: Manifest, variant: Variant) -> tuple[Wanted, ...
 
 
 def wanted_model(manifest: Manifest, variant: Variant) -> Wanted:
-    """The model of ``variant``: the layer that the server has, and the bytes that the runtime gets."""
+    """The model of ``variant``: the layer that the server has, and the bytes that the runtime gets.
+
+    Raises:
+        FormatError: contract and manifest say different things about a layer that is not encoded (``model_mismatch``).
+    """
     layer = manifest.layer(variant.layer)
     encoding = layer.annotation(media_types.ANNOTATION_ENCODING)
-    return Wanted(BlobRef(layer.digest, layer.size), BlobRef(variant.model.digest, variant.model.size), encoding)
+    sent, content = BlobRef(layer.digest, layer.size), BlobRef(variant.model.digest, variant.model.size)
+    if encoding is None and sent != content:  # verify_bundle would say so too, after the download
+        raise FormatError(
+            f"the model of variant {variant.id} is not its unencoded layer",
+            code="model_mismatch",
+            where="contract",
+            expected=f"{sent.digest}, {sent.length} bytes",
+            actual=f"{content.digest}, {content.length} bytes",
+        )
+    return Wanted(sent, content, encoding)
 
 
 def download_missing(
