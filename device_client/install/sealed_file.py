@@ -1,6 +1,6 @@
 """Sealed blobs as files: opened without following links, read chunk by chunk, each chunk authenticated and hashed.
 
-Used by ``store.py`` only, which says which file, and maps what the disk says.
+Used by ``store.py`` only, which says which file, and maps what the disk says; a stream, which outlives that, maps it itself.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ class SealedBlob:
         self._index = 0
 
     @property
+    def where(self) -> str:
+        """Which blob, for errors."""
+        return self._where
+
+    @property
     def size(self) -> int:
         """Bytes of content."""
         return self._seal.header.size
@@ -113,7 +118,10 @@ class SealedStream(io.RawIOBase):
         """At most one chunk."""
         if not self._rest and not self._blob.is_at_end:
             content = self._content[: self._blob.next_bytes]
-            self._blob.read_chunk_into(content)
+            try:
+                self._blob.read_chunk_into(content)
+            except OSError as e:  # the caller's ``with`` block is over: nobody else would say what it means
+                raise unreadable(self._blob.where, e) from e
             if self._blob.is_at_end:
                 self._blob.check_digest()
             self._rest = content
@@ -137,6 +145,11 @@ def read_exactly(file: FileIO, buffer: memoryview) -> bool:
             return False
         buffer = buffer[count:]
     return True
+
+
+def unreadable(where: str, error: OSError) -> StateError:
+    """The one error for a disk that does not give a blob."""
+    return StateError("cannot read a blob", code="store_unreadable", where=where, actual=error.strerror)
 
 
 def open_regular(path: Path) -> FileIO:

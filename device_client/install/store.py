@@ -29,7 +29,7 @@ from device_client.install.at_rest_key import StoreKey
 from device_client.install.folder import DeviceFolder
 from device_client.install.partial import BlobWriter
 from device_client.install.sealed import CHUNK_BYTES, fastest_cipher
-from device_client.install.sealed_file import SealedBlob, SealedStream, check_folder, create_own, open_regular
+from device_client.install.sealed_file import SealedBlob, SealedStream, check_folder, create_own, open_regular, unreadable
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.files import sync_folder
 
@@ -228,7 +228,7 @@ class BlobStore:
                 "blob is not stored", code="blob_missing", where=str(digest), hint="poll again to download it"
             ) from e
         except OSError as e:
-            raise StateError("cannot read a blob", code="store_unreadable", where=str(path), actual=e.strerror) from e
+            raise unreadable(str(path), e) from e
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

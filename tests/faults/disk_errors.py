@@ -126,8 +126,8 @@ def _run(prepared: Prepared, folder: Path, fault: Disturbance) -> str:
             prepared.expected.act(world)
         except SealiftError as error:
             end = error.code
-    if end == "internal":
-        raise InvariantError("an error that nobody expected")
+            if end == "internal":
+                raise InvariantError(f"an error that nobody expected: {error.__cause__!r}") from error
     memory = prepared.memory
     for _, found in committed(recorder, folder):
         memory = merged(memory, found, at=world.boot)

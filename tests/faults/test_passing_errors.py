@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from device_client.errors import StateError
-from device_client.install import database, facts, recovery
+from device_client.install import database, facts, recovery, sealed_file
 from device_client.install.lock import exclusive
 from device_client.install.mirror import read_mirror
 from device_client.install.state import open_state
+from device_client.install.store import open_store
 from tests.faults.scenarios import passes
 from tests.unit.device.world import World
 
@@ -83,8 +84,21 @@ def ask_for_the_runtime(world: World, monkeypatch: pytest.MonkeyPatch) -> Callab
     return facts.read_facts
 
 
+def read_a_blob_as_a_stream(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    store = open_store(world.device.folder)
+
+    def read() -> object:
+        with store.open_blob(min(store.digests())) as stream:
+            monkeypatch.setattr(sealed_file, "read_exactly", broken)
+            return stream.read()
+
+    return read
+
+
 @pytest.mark.parametrize(
-    "case", [look_at_the_database, read_the_mirror, make_a_database, ask_for_the_runtime], ids=lambda case: str(case.__name__)
+    "case",
+    [look_at_the_database, read_the_mirror, make_a_database, ask_for_the_runtime, read_a_blob_as_a_stream],
+    ids=lambda case: str(case.__name__),
 )
 def test_an_error_of_the_disk_has_a_code(
     case: Callable[[World, pytest.MonkeyPatch], Callable[[], object]], world: World, monkeypatch: pytest.MonkeyPatch
@@ -93,7 +107,7 @@ def test_an_error_of_the_disk_has_a_code(
     with pytest.raises(StateError) as caught:
         action()
     monkeypatch.undo()
-    assert caught.value.code in {"state_unwritable", "facts_unreadable"}
+    assert caught.value.code in {"state_unwritable", "facts_unreadable", "store_unreadable"}
 
 
 def test_an_error_when_the_lock_is_let_go_does_not_hide_what_happened(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
