@@ -313,15 +313,18 @@ def resumed_download(world: World) -> Expected:
     noise = np.random.default_rng(7).integers(0, 256, CHUNK_BYTES + 4096, np.uint8)
     world.publish(bundle("2.0.0", counter=2, scale=3.0, data=_linear_with(noise, scale=3.0)))
 
+    def mended(world: World) -> None:
+        world.server.breaks_at = None  # type: ignore[attr-defined]
+        clean_poll(world)
+
     def broken_then_resumed(world: World) -> None:
         world.server.breaks_at = CHUNK_BYTES + 1024  # type: ignore[attr-defined]
         with contextlib.suppress(TransportError):
             clean_poll(world)
-        world.server.breaks_at = None  # type: ignore[attr-defined]
-        clean_poll(world)
+        mended(world)
 
     told = {("installed", "1.0.0"): 1, ("installed", "2.0.0"): 1}
-    return Expected(frozenset({2.0, 3.0}), 3.0, told, broken_then_resumed, clean_poll, fails=frozenset({"transport"}))
+    return Expected(frozenset({2.0, 3.0}), 3.0, told, broken_then_resumed, mended, fails=frozenset({"transport"}))
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -393,7 +396,9 @@ def _damage(world: World, made: Bundle) -> None:
     """One byte of the model is another."""
     path = world.device.folder.blobs / "sha256" / made.model().hex
     path.chmod(0o600)
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
     path.chmod(0o400)
 
 
