@@ -22,7 +22,7 @@ from tests.faults.run import RANDOM_SCENARIOS
 from tests.unit.device.world import World, bundle, verdict
 
 SCENARIOS = ("update", "resumed download", "probation committed")
-RUNS = 9
+RUNS = 6
 
 
 @pytest.fixture(autouse=True)
