@@ -47,7 +47,7 @@ class SealedBlob:
     def __init__(self, file: FileIO, digest: Digest, *, key: Callable[[], bytes], max_bytes: int) -> None:
         self._file = file
         self._where = str(digest)
-        header = Header.parse(file.read(HEADER_BYTES) or b"", where=self._where)
+        header = Header.parse(read_header(file), where=self._where)
         if header.size > max_bytes:
             raise LimitError("blob too large", code="too_large", where=self._where, actual=header.size)
         actual = os.fstat(file.fileno()).st_size
@@ -135,6 +135,12 @@ class SealedStream(io.RawIOBase):
         """Closes the file."""
         self._stack.close()
         super().close()
+
+
+def read_header(file: FileIO) -> bytes:
+    """The first bytes; none if there are fewer. A read that gives less than was asked for is no shorter file."""
+    data = bytearray(HEADER_BYTES)
+    return bytes(data) if read_exactly(file, memoryview(data)) else b""
 
 
 def read_exactly(file: FileIO, buffer: memoryview) -> bool:

@@ -160,3 +160,18 @@ def test_a_blob_that_the_disk_gives_at_the_second_try_is_no_damage(world: World,
     (found,) = recover(world.device, clock=world.clock, uptime=world.uptime)
     assert (found.result, errors) == ("sound", [])
     assert world.running() == 2.0
+
+
+class Slowly(FileIO):
+    """A file that gives some bytes at a time, as a read may."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(size or 7, 7)) or b""
+
+    def readinto(self, buffer: Any, /) -> int:
+        return super().readinto(memoryview(buffer)[:7]) or 0
+
+
+def test_a_read_that_gives_less_than_was_asked_for_is_no_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_file, "FileIO", Slowly)
+    assert world.running() == 2.0
