@@ -75,6 +75,7 @@ def recover(
     done = []
     store = open_store(device.folder, limits=limits)
     with exclusive(device.folder.lock):
+        store.check_key()
         for model in device.config.models:
             with open_memory(device, model, now=clock(), at=uptime()) as state:
                 now = remembered_time(device, state, clock=clock, uptime=uptime).now()

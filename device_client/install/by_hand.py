@@ -45,6 +45,7 @@ def roll_back_by_hand(
     """
     store = open_store(device.folder, limits=limits)
     with exclusive(device.folder.lock), open_memory(device, model, now=clock(), at=uptime()) as state:
+        store.check_key()
         now = remembered_time(device, state, clock=clock, uptime=uptime).now()
         held, ledger = Holdings(device, state, store, model, limits), Ledger(device, state, model, clock=lambda: now)
         active = state.active(model)
@@ -83,6 +84,7 @@ def reset(
     store = open_store(device.folder, limits=limits)
     running: dict[ModelPath, Deployment | None] = {}
     with exclusive(device.folder.lock):
+        store.check_key()
         for model in device.config.models:
             with open_memory(device, model, now=clock(), at=uptime()) as state:
                 now = remembered_time(device, state, clock=clock, uptime=uptime).now()

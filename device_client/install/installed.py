@@ -6,14 +6,18 @@ verified from the read-only root, says which one was signed for, and the store, 
 
 from __future__ import annotations
 
+import contextlib
+
 from device_client.bundle.verified import VerifiedBundle, verify_bundle
-from device_client.errors import IntegrityError, TrustError
+from device_client.errors import IntegrityError, StateError, TrustError
 from device_client.install.state import DeviceState
 from device_client.install.state_deployments import Deployment
 from device_client.install.store import BlobStore
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.agreement import AgreedRelease
 from device_client.trust.evidence import verify_evidence
+
+_TRIES = 3
 
 
 def verify_installed(state: DeviceState, deployment: Deployment, *, root: bytes, limits: Limits = DEFAULT_LIMITS) -> AgreedRelease:
@@ -43,10 +47,19 @@ def verify_whole(
 ) -> VerifiedBundle:
     """Every blob that the deployment needs is in the store and is what it should be; reads all of them.
 
+    An error of the disk that passes must not cost a bundle, perhaps the last one: it is tried again, some times.
+
     Raises:
         VerificationError: the code of what is missing, damaged or contradicts itself.
         StateError: the disk cannot be read.
     """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(StateError):
+            return _verify_whole(store, deployment, agreed=agreed, limits=limits)
+    return _verify_whole(store, deployment, agreed=agreed, limits=limits)
+
+
+def _verify_whole(store: BlobStore, deployment: Deployment, *, agreed: AgreedRelease, limits: Limits) -> VerifiedBundle:
     bundle = verify_bundle(
         store,
         deployment.manifest,

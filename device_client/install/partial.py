@@ -27,7 +27,7 @@ from device_client.install.sealed import (
     Seal,
     check_digest,
 )
-from device_client.install.sealed_file import read_exactly
+from device_client.install.sealed_file import read_exactly, read_header
 
 
 class BlobWriter:
@@ -76,7 +76,7 @@ class BlobWriter:
         """Takes up what the file holds, as far as it opens; begins anew if that is nothing."""
         try:
             self._file.seek(0)
-            header = Header.parse(self._file.read(HEADER_BYTES) or b"", where="partial")
+            header = Header.parse(read_header(self._file), where="partial")
             seal = Seal(header, self._digest, key=self._key, where="partial")
         except IntegrityError:
             return self.restart()

@@ -31,7 +31,7 @@ def watch(held: Holdings, ledger: Ledger, *, now: datetime, at: BootTime) -> Ver
     """Counts time and boots in, judges, and acts; None if nothing is on probation.
 
     Raises:
-        StateError: the state cannot be written; nothing was done.
+        StateError: the state cannot be written, or the store's key cannot be had now; nothing was done.
     """
     state, model = held.state, held.model
     active, stored = state.active(model), state.probation(model)
@@ -68,6 +68,7 @@ def _commit(held: Holdings, ledger: Ledger, active: Deployment, *, now: datetime
 
 
 def _roll_back(held: Holdings, ledger: Ledger, active: Deployment, judgement: Judgement, *, now: datetime) -> None:
+    held.store.check_key()
     code = judgement.code or "probation"
     until = now + FORGIVEN_AFTER if code in _FORGIVEN else None
     target = find_target(held, running=active.manifest, now=now)

@@ -1,6 +1,6 @@
 """Sealed blobs as files: opened without following links, read chunk by chunk, each chunk authenticated and hashed.
 
-Used by ``store.py`` only, which says which file, and maps what the disk says.
+Used by ``store.py`` only, which says which file, and maps what the disk says; a stream, which outlives that, maps it itself.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SealedBlob:
     def __init__(self, file: FileIO, digest: Digest, *, key: Callable[[], bytes], max_bytes: int) -> None:
         self._file = file
         self._where = str(digest)
-        header = Header.parse(file.read(HEADER_BYTES) or b"", where=self._where)
+        header = Header.parse(read_header(file), where=self._where)
         if header.size > max_bytes:
             raise LimitError("blob too large", code="too_large", where=self._where, actual=header.size)
         actual = os.fstat(file.fileno()).st_size
@@ -58,6 +58,11 @@ class SealedBlob:
         self._hash = hashlib.sha256()
         self._digest = digest
         self._index = 0
+
+    @property
+    def where(self) -> str:
+        """Which blob, for errors."""
+        return self._where
 
     @property
     def size(self) -> int:
@@ -113,7 +118,10 @@ class SealedStream(io.RawIOBase):
         """At most one chunk."""
         if not self._rest and not self._blob.is_at_end:
             content = self._content[: self._blob.next_bytes]
-            self._blob.read_chunk_into(content)
+            try:
+                self._blob.read_chunk_into(content)
+            except OSError as e:  # the caller's ``with`` block is over: nobody else would say what it means
+                raise unreadable(self._blob.where, e) from e
             if self._blob.is_at_end:
                 self._blob.check_digest()
             self._rest = content
@@ -129,6 +137,12 @@ class SealedStream(io.RawIOBase):
         super().close()
 
 
+def read_header(file: FileIO) -> bytes:
+    """The first bytes; none if there are fewer. A read that gives less than was asked for is no shorter file."""
+    data = bytearray(HEADER_BYTES)
+    return bytes(data) if read_exactly(file, memoryview(data)) else b""
+
+
 def read_exactly(file: FileIO, buffer: memoryview) -> bool:
     """Fills ``buffer``; False if the file ends before."""
     while buffer:
@@ -137,6 +151,11 @@ def read_exactly(file: FileIO, buffer: memoryview) -> bool:
             return False
         buffer = buffer[count:]
     return True
+
+
+def unreadable(where: str, error: OSError) -> StateError:
+    """The one error for a disk that does not give a blob."""
+    return StateError("cannot read a blob", code="store_unreadable", where=where, actual=error.strerror)
 
 
 def open_regular(path: Path) -> FileIO:

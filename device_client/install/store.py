@@ -29,7 +29,7 @@ from device_client.install.at_rest_key import StoreKey
 from device_client.install.folder import DeviceFolder
 from device_client.install.partial import BlobWriter
 from device_client.install.sealed import CHUNK_BYTES, fastest_cipher
-from device_client.install.sealed_file import SealedBlob, SealedStream, check_folder, create_own, open_regular
+from device_client.install.sealed_file import SealedBlob, SealedStream, check_folder, create_own, open_regular, unreadable
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.files import sync_folder
 
@@ -75,6 +75,20 @@ class BlobStore:
     def protection(self) -> str:
         """What protects the blobs against whom, for people."""
         return self._key.protection
+
+    def check_key(self) -> None:
+        """Refuses to go on where the key cannot be had here and now: no blob could be told from a damaged one.
+
+        A key that is gone for good passes: what it sealed is lost.
+
+        Raises:
+            StateError: what the key's provider or the disk says.
+        """
+        try:
+            self._key.load()
+        except StateError as error:
+            if error.code != "store_key_missing":
+                raise
 
     def read(self, digest: Digest) -> bytes:
         """The blob's bytes, decrypted into one buffer and hashed there: these very bytes are what the digest names.
@@ -181,11 +195,13 @@ class BlobStore:
 
     def digests(self) -> set[Digest]:
         """The blobs that are there, by name; their content is not looked at."""
-        return {Digest(path.name) for path in _files(self._folder) if len(path.name) == 64}
+        with self._reading(self._folder):
+            return {Digest(path.name) for path in _files(self._folder) if len(path.name) == 64}
 
     def size_bytes(self) -> int:
         """Bytes that blobs take on the disk, unfinished ones included."""
-        return sum(_size_of(path) for folder in (self._folder, self._partial) for path in _files(folder))
+        with self._reading(self.root):
+            return sum(_size_of(path) for folder in (self._folder, self._partial) for path in _files(folder))
 
     def partial_bytes(self, digest: Digest) -> int:
         """Bytes on the disk of an unfinished blob; 0 if there is none."""
@@ -193,7 +209,8 @@ class BlobStore:
 
     def drop_partials(self, *, but: frozenset[Digest] = frozenset()) -> int:
         """Removes unfinished blobs to make room, except those of ``but``; returns how many."""
-        return _remove_all(path for path in _files(self._partial) if path.name not in {digest.hex for digest in but})
+        with self._writing():
+            return _remove_all(path for path in _files(self._partial) if path.name not in {digest.hex for digest in but})
 
     def sweep(self) -> int:
         """Removes what interrupted writes left and nobody will take up; returns how many. Only under the lock.
@@ -201,10 +218,11 @@ class BlobStore:
         Unfinished blobs stay, so that a download goes on where it ended, for two weeks after the last byte.
         """
         now = time.time()
-        foreign = [path for path in _files(self._folder) if len(path.name) != 64]
-        done = [path for path in _files(self._partial) if len(path.name) != 64 or (self._folder / path.name).exists()]
-        stale = [path for path in _files(self._partial) if abs(now - _time_of(path)) > _STALE_PARTIAL_S]
-        return _remove_all({*foreign, *done, *stale})
+        with self._writing():
+            foreign = [path for path in _files(self._folder) if len(path.name) != 64]
+            done = [path for path in _files(self._partial) if len(path.name) != 64 or (self._folder / path.name).exists()]
+            stale = [path for path in _files(self._partial) if abs(now - _time_of(path)) > _STALE_PARTIAL_S]
+            return _remove_all({*foreign, *done, *stale})
 
     def _make_folder(self) -> None:
         """Certain before the first blob is: a synced blob in a folder that a power cut forgets is gone."""
@@ -228,7 +246,14 @@ class BlobStore:
                 "blob is not stored", code="blob_missing", where=str(digest), hint="poll again to download it"
             ) from e
         except OSError as e:
-            raise StateError("cannot read a blob", code="store_unreadable", where=str(path), actual=e.strerror) from e
+            raise unreadable(str(path), e) from e
+
+    @contextmanager
+    def _reading(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            raise unreadable(str(path), e) from e
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

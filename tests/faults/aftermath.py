@@ -1,6 +1,7 @@
 """What must hold after any fault: old or new runs and is whole, nothing remembered is lowered, one clean cycle heals.
 
-Knows the device through its public functions only: ``open_device``, ``open_model``, ``poll``, ``open_state`` and the mirror.
+Knows the device through its public functions only: ``open_device``, ``open_model``, ``recover``, ``poll``, ``open_state`` and the
+mirror.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from device_client.bundle import Digest, media_types
 from device_client.errors import PolicyError, StateError
+from device_client.install.boot import recover
 from device_client.install.folder import open_device
 from device_client.install.mirror import Remembered, merged, parse_mirror, read_mirror
 from device_client.install.state import open_state
@@ -26,34 +29,43 @@ from tests.faults.scenarios import Expected
 from tests.unit.device.world import World, payload_of
 
 STORE_IS_ENCRYPTED = True  # when it is, no weight may lie readable anywhere below the folder
-ENDS = frozenset({"installed", "refused", "rolled_back"})  # what closes the book on a deployment
+# What closes the book on a deployment, and what is told once on the way there.
+ENDS = frozenset({"installed", "refused", "rolled_back"})
+ONCE = frozenset({"activated", *ENDS})
+ALARMS = frozenset({"safe", "reset"})  # each belongs to one transaction; other alarms are judgements, made at every poll
 _NO_ENDS = frozenset(
-    {"known_bad", "blob_digest_mismatch", "blob_missing", "not_enrolled"}
+    {"known_bad", "superseded", "blob_digest_mismatch", "blob_missing", "not_enrolled"}
 )  # reminders, and causes that lie on the way
-_REBOOTED = BootTime("boot-2", 20.0)
+_BOOTED_S = 20.0
 _PIECE_BYTES = 32
 _NEVER = datetime.min.replace(tzinfo=UTC)
-_NOT_RUNNING = {"not_installed", "state_missing", "state_damaged", "state_schema", "stopped_by_policy"}
+_NOT_RUNNING = {"not_installed", "safe", "state_missing", "state_damaged", "state_schema", "stopped_by_policy"}
 
 
 class InvariantError(AssertionError):
     """A device that did not come back as it must."""
 
 
-def reboot(world: World, folder: Path, *, reports: Sequence[bytes]) -> World:
-    """The device in ``folder`` in a world like ``world``, whose server has seen ``reports``."""
+def reboot(world: World, folder: Path, *, reports: Sequence[bytes], boots: int = 1) -> World:
+    """The device in ``folder`` in a world like ``world``, whose server has seen ``reports``, some starts later."""
     again = copy.copy(world)
     again.server = copy.copy(world.server)
     again.server.blobs = dict(world.server.blobs)
     again.server.reports = list(reports)
     again.server.last_counter = max((payload_of(body)["counter"] for body in reports), default=0)
-    again.boot = _REBOOTED
+    again.boot = BootTime(world.boot.boot + "+" * boots, _BOOTED_S)
     again.device = open_device(folder)
     return again
 
 
 def check_recovery(
-    world: World, expected: Expected, *, acknowledged: Remembered, weights: Sequence[bytes], may_fail: bool = False
+    world: World,
+    expected: Expected,
+    *,
+    acknowledged: Remembered,
+    weights: Sequence[bytes],
+    may_fail: bool = False,
+    is_boot: bool = False,
 ) -> None:
     """Boots, looks, runs one clean cycle, and looks again.
 
@@ -63,16 +75,25 @@ def check_recovery(
         acknowledged: what was committed to memory before the fault.
         weights: bytes of models, to be found nowhere on an encrypted disk.
         may_fail: the fault may have been told to the server as the reason of a failed poll.
+        is_boot: the machine starts, so that ``device recover`` runs as well; what is asked of the model holds before it, too.
 
     Raises:
         InvariantError: what does not hold.
     """
-    found = runs(world)
-    if found not in expected.runs:
-        raise InvariantError(f"after the fault {found} runs, expected one of {sorted(map(str, expected.runs))}")
+    if not expected.needs_boot:
+        _check_runs(world, expected, when="after the fault")
+    if is_boot or expected.needs_boot:
+        recover(world.device, clock=world.clock, uptime=world.uptime)
+        _check_runs(world, expected, when="after the boot")
     check_no_weights(world.device.folder.path, weights)
     expected.heal(world)
     check_settled(world, expected, acknowledged=acknowledged, weights=weights, may_fail=may_fail)
+
+
+def _check_runs(world: World, expected: Expected, *, when: str) -> None:
+    found = runs(world)
+    if found not in expected.runs:
+        raise InvariantError(f"{when} {found} runs, expected one of {sorted(map(str, expected.runs))}")
 
 
 def check_settled(
@@ -85,6 +106,8 @@ def check_settled(
     check_memory(world, acknowledged)
     check_reports(world, expected, may_fail=may_fail)
     check_no_weights(world.device.folder.path, weights)
+    if expected.holds is not None:
+        expected.holds(world)
 
 
 def runs(world: World) -> float | None:
@@ -106,18 +129,28 @@ def check_memory(world: World, acknowledged: Remembered) -> None:
 
 
 def check_reports(world: World, expected: Expected, *, may_fail: bool) -> None:
-    """Each deployment's end reached the server exactly once; nothing waits; no fault was one of the program's."""
+    """What is told once of each deployment reached the server exactly once, its end above all; nothing waits; no fault was one of
+    the program's."""
     with world.state() as state:
         if state.outbox():
             raise InvariantError(f"{len(state.outbox())} reports wait after a clean cycle")
     by_counter = {(report["generation"], report["counter"]): report for report in world.reports()}
     failed = {each["code"] for each in by_counter.values() if each["event"] == "failed"}
-    if "internal" in failed or (not may_fail and failed - _NO_ENDS):
+    if "internal" in failed or (not may_fail and failed - _NO_ENDS - expected.fails):
         raise InvariantError(f"polls failed: {sorted(failed)}")
-    ends = [each for each in by_counter.values() if each["event"] in ENDS and each["code"] not in _NO_ENDS]
-    told = Counter((report["event"], (report["target"] or {}).get("version", "")) for report in ends)
+    told = Counter(filter(None, map(_told_once, by_counter.values())))
     if told != dict(expected.told):
         raise InvariantError(f"the server was told {json.dumps({str(key): n for key, n in sorted(told.items())})}")
+
+
+def _told_once(report: dict[str, Any]) -> tuple[str, str] | None:
+    """Event and version of a report that must not come twice; an alarm is its code."""
+    event, code = report["event"], report["code"]
+    if event == "alarm" and code in ALARMS:
+        event = code
+    elif event not in ONCE or code in _NO_ENDS:
+        return None
+    return event, (report["target"] or {}).get("version", "")
 
 
 def check_no_weights(folder: Path, weights: Sequence[bytes], *, is_encrypted: bool | None = None) -> None:

@@ -10,7 +10,7 @@ boots from it. The rules, harder than any file system a device uses:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -154,7 +154,8 @@ def trees(base: Inodes, events: Sequence[Event]) -> Iterator[tuple[str, dict[str
     choices += [(f"without name {each}", set(pending) - {each}) for each in pending[-6:]]
     choices += [(f"names up to {each}", {other for other in pending if other <= each}) for each in pending[-4:-1]]
     choices += [(f"only name {each}", {each}) for each in pending[-3:]]
-    for told, names in choices:
+    distinct = {frozenset(names): told for told, names in reversed(choices)}  # the first way to tell of each counts
+    for names, told in reversed(distinct.items()):
         for data in _DATA if past.pending_data else _DATA[:1]:
             yield f"{told}, data {data}", _tree(past, names=names, data=data)
 
@@ -166,6 +167,7 @@ class _Past:
         self.synced: Inodes = {number: replace(inode, names=dict(inode.names)) for number, inode in base.items()}
         self.events = events
         self.pending_data: dict[int, list[int]] = {}
+        self._contents: dict[tuple[int, str], Inode] = {}
         names: list[int] = []
         for index, event in enumerate(events):
             match event:
@@ -185,6 +187,12 @@ class _Past:
                     for folder, name in event.side:
                         self.synced[folder].names.pop(name, None)
         self.pending_names = names
+
+    def final(self, number: int, how: str) -> Inode:
+        """``content`` behind the last event, made once for all disks that share it."""
+        if (number, how) not in self._contents:
+            self._contents[number, how] = self.content(number, how)
+        return self._contents[number, how]
 
     def content(self, number: int, how: str) -> Inode:
         """An inode with its pending writes ``kept``, ``lost``, the last of all ``torn``, or as ``zeros``."""
@@ -206,15 +214,25 @@ class _Past:
         return inode
 
     def _settle(self, names: list[int], folder: int) -> list[int]:
-        """A synced folder makes its pending names certain; the other half of a rename between folders with them."""
-        rest = []
+        """A synced folder makes its pending names certain; the other half of a rename between folders with them.
+
+        So is what had become of such a name before: a file that was made in one folder and renamed into another, which was
+        synced, is not in the first one again.
+        """
+        settled: set[int] = set()
+        certain: set[tuple[int, str]] = set()
+        for index in reversed(names):
+            event = self.events[index]
+            if isinstance(event, Name):
+                places = {(changed, name) for changed, name, _ in event.changes}
+                if any(changed == folder for changed, _ in places) or places & certain:
+                    settled.add(index)
+                    certain |= places
         for index in names:
             event = self.events[index]
-            if isinstance(event, Name) and any(changed == folder for changed, _, _ in event.changes):
+            if index in settled and isinstance(event, Name):
                 apply({changed: self.synced[changed].names for changed, _, _ in event.changes}, event)
-            else:
-                rest.append(index)
-        return rest
+        return [index for index in names if index not in settled]
 
 
 def apply(folders: Mapping[int, dict[str, int]], event: Name) -> None:
@@ -230,7 +248,7 @@ def _target(event: Name) -> int:
     return next(target for _, _, target in event.changes if target is not None)
 
 
-def _tree(past: _Past, *, names: set[int] | None, data: str) -> dict[str, tuple[Kind, int, bytes]]:
+def _tree(past: _Past, *, names: Set[int] | None, data: str) -> dict[str, tuple[Kind, int, bytes]]:
     folders = {number: dict(inode.names) for number, inode in past.synced.items() if inode.kind is Kind.FOLDER}
     for index in past.pending_names:
         event = past.events[index]
@@ -240,7 +258,7 @@ def _tree(past: _Past, *, names: set[int] | None, data: str) -> dict[str, tuple[
 
     def walk(folder: int, prefix: str) -> None:
         for name, number in sorted(folders[folder].items()):
-            inode = past.content(number, data)
+            inode = past.final(number, data)
             found[prefix + name] = (inode.kind, inode.mode, inode.data)
             if inode.kind is Kind.FOLDER:
                 walk(number, f"{prefix}{name}/")

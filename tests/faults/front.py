@@ -1,9 +1,11 @@
-"""The in-memory world behind real sockets: metadata, blobs and the device API over HTTP on this machine."""
+"""The in-memory world behind real sockets: metadata, blobs (with ranges) and the device API over HTTP."""
 
 from __future__ import annotations
 
 import json
+import re
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 
@@ -14,6 +16,7 @@ from device_client.install.http import Answer, ServerRefusalError
 from tests.unit.device.world import World
 
 _BLOBS = "/blobs/sha256/"
+_NO_HEADERS: Mapping[str, str] = {}
 
 
 class Front:
@@ -29,7 +32,11 @@ class Front:
             timeout = 5
 
             def do_GET(self) -> None:  # the base class calls it so
-                self._give(*front._get(self.path, self._token()))
+                status, kind, body = front._get(self.path, self._token())
+                if status == 200 and self.path.startswith(_BLOBS):
+                    self._give_blob(kind, body)
+                else:
+                    self._give(status, kind, body)
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
@@ -41,9 +48,21 @@ class Front:
             def _token(self) -> str | None:
                 return (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
 
-            def _give(self, status: int, kind: str, body: bytes) -> None:
+            def _give_blob(self, kind: str, body: bytes) -> None:
+                tag = f'"{self.path.removeprefix(_BLOBS)}"'
+                match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+                begin = int(match[1]) if match and self.headers.get("If-Range", tag) == tag else 0
+                if not 0 < begin < len(body):
+                    self._give(200, kind, body, {"ETag": tag})
+                    return
+                told = {"ETag": tag, "Content-Range": f"bytes {begin}-{len(body) - 1}/{len(body)}"}
+                self._give(206, kind, body[begin:], told)
+
+            def _give(self, status: int, kind: str, body: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -117,11 +117,12 @@ def play(name: str, folder: Path, *, every: int = 1, start: int = 0) -> Report:
 
 
 def check(recording: Recording, cut: Cut, place: Path) -> None:
-    """One disk: what runs after the cut, and after one clean cycle."""
+    """One disk: what runs after the cut, and after one clean cycle, which half of them begin with ``device recover``."""
     write_tree(cut, place)
-    world = reboot(recording.world, place / DEVICE, reports=recording.reports[: cut.outside])
+    world = reboot(recording.world, place / DEVICE, reports=recording.reports[: cut.outside], boots=2)
     world.now = recording.expected.wakes_at or world.now
-    check_recovery(world, recording.expected, acknowledged=recording.acknowledged(cut.after), weights=weights(world))
+    memory, is_boot = recording.acknowledged(cut.after), cut.after % 2 == 0
+    check_recovery(world, recording.expected, acknowledged=memory, weights=weights(world), is_boot=is_boot)
 
 
 def told(recording: Recording, cut: Cut) -> str:

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from device_client.install import sealed_file
 from tests.faults.disk import Inode, Kind, Mode, Name, Sync
 from tests.faults.disk_log import DiskLog
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _SQL_CHANGES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "DROP", "ALTER", "VACUUM")
 _PRAGMA_CHANGES = ("journal_mode", "application_id", "user_version", "auto_vacuum", "wal_checkpoint")
+_FILE_IO = (sealed_file,)  # modules of the device that use the class itself; io's own stays, or a late import would keep ours
 _FORBIDDEN = ("pwritev", "writev", "sendfile", "copy_file_range", "splice", "mknod", "mkfifo")
 
 
@@ -46,10 +48,13 @@ def replacements(log: DiskLog) -> Iterator[tuple[Any, str, Any]]:
     yield os, "truncate", _os_truncate(log, os.truncate)
     yield os, "ftruncate", _os_truncate(log, os.ftruncate)
     yield os, "posix_fallocate", _os_allocate(log, os.posix_fallocate)
-    opened = _open(log, io.open)
+    raw_file = _raw(log)
+    opened = _open(log, io.open, raw_file)
     yield io, "open", opened
     yield builtins, "open", opened
     yield sqlite3, "connect", _connect(log, sqlite3.connect)
+    for module in _FILE_IO:
+        yield module, "FileIO", _file_io(log, module.FileIO, raw_file)
     for name in _FORBIDDEN:
         yield os, name, _forbidden(log, name, getattr(os, name))
 
@@ -253,7 +258,8 @@ def _os_allocate(log: DiskLog, original: Any) -> Any:
     return function
 
 
-def _open(log: DiskLog, original: Any) -> Any:
+def _raw(log: DiskLog) -> Any:
+    """The class of unbuffered files below the folder."""
 
     class Raw(io.FileIO):
         """An unbuffered file below the folder: every call of it is a call of the log."""
@@ -278,6 +284,10 @@ def _open(log: DiskLog, original: Any) -> Any:
             with log.call("read", log.name_of(self._number())):
                 return int(super().readinto(buffer) or 0)
 
+        def read(self, size: int | None = -1, /) -> bytes:
+            with log.call("read", log.name_of(self._number())):
+                return bytes(super().read(size) or b"")
+
         def readall(self) -> bytes:
             with log.call("read", log.name_of(self._number())):
                 return super().readall()
@@ -287,6 +297,24 @@ def _open(log: DiskLog, original: Any) -> Any:
             if found is None:
                 raise log.escape("a file that was opened below the folder and is not there")
             return found
+
+    return Raw
+
+
+def _file_io(log: DiskLog, original: Any, raw: Any) -> Any:
+    """For code that asks for an unbuffered file by its class, with a descriptor that came from ``os.open``."""
+
+    def function(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(file, int):
+            if log.below(file) is not None:
+                raise log.escape(f"FileIO {file}")
+            return original(file, mode, *args, **kwargs)
+        return (original if log.inode_of(file) is None else raw)(file, mode, *args, **kwargs)
+
+    return function
+
+
+def _open(log: DiskLog, original: Any, raw_file: Any) -> Any:
 
     def function(
         file: Any,
@@ -304,12 +332,12 @@ def _open(log: DiskLog, original: Any) -> Any:
         binary = mode.replace("b", "").replace("t", "")
         if isinstance(file, int) or opener is not None:
             with log.known():  # an opener comes through os.open
-                raw = Raw(file, binary, closefd, opener)
+                raw = raw_file(file, binary, closefd, opener)
         else:
             name = log.below(file) or ""
             with log.call("open for writing" if set(binary) & set("wax+") else "open", name):
                 known = log.find(name)
-                raw = Raw(file, binary)
+                raw = raw_file(file, binary)
                 log.opened(name, raw.fileno(), known, cut="w" in binary)
         if buffering == 0:
             return raw

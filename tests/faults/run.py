@@ -28,8 +28,15 @@ from tests.faults.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("power", "errors", "kills", "random")
+_USED = (  # by the scenarios, besides the device and this folder
+    "simulator.py",
+    "unit/bundle/archives.py",
+    "unit/device/offline_files.py",
+    "unit/device/world.py",
+    "unit/inference/models.py",
+)
 RANDOM_RUNS = 500
-RANDOM_SCENARIOS = ("first install", "update", "withdrawal")
+RANDOM_SCENARIOS = ("first install", "update", "withdrawal", "resumed download", "garbage collection", "probation committed")
 Row = dict[str, Any]
 
 
@@ -67,7 +74,7 @@ def main() -> None:
 def sources_digest() -> str:
     """SHA-256 over names and bytes of all that a result depends on."""
     total = hashlib.sha256()
-    named = [ROOT / "tests" / "simulator.py", ROOT / "tests" / "unit" / "device" / "world.py"]
+    named = [ROOT / "tests" / name for name in _USED]
     for path in sorted([*named, *(ROOT / "device_client").rglob("*.py"), *(ROOT / "tests" / "faults").glob("*.py")]):
         total.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()

@@ -64,6 +64,15 @@ def test_every_commit_of_the_state_is_looked_at(place: Path) -> None:
     assert len(commits) >= 10
 
 
+def test_a_scenario_is_about_what_it_says(place: Path) -> None:
+    resumed = record("resumed download", place / "resumed")
+    parts = [path for kind, path in resumed.recorder.calls if kind == "read" and "/partial/" in path]
+    assert len(parts) >= 2, "header and first chunk of what an earlier poll left are taken up"
+    collected = record("garbage collection", place / "collected")
+    gone = [path for kind, path in collected.recorder.calls if kind == "unlink" and "/sha256/" in path]
+    assert len(gone) >= 3, "manifest, contract and model of the first release"
+
+
 def test_weights_that_lie_readable_on_the_disk_are_caught(place: Path) -> None:
     world = World(place / "device")
     made = bundle("1.0.0", counter=1)

@@ -6,18 +6,23 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_client.errors import StateError
-from device_client.install import database, facts, recovery
+from device_client.install import at_rest_key, database, facts, recovery, sealed_file, store
+from device_client.install.boot import recover
+from device_client.install.by_hand import reset, roll_back_by_hand
+from device_client.install.folder import Device
 from device_client.install.lock import exclusive
 from device_client.install.mirror import read_mirror
 from device_client.install.state import open_state
+from device_client.install.store import open_store
 from tests.faults.scenarios import passes
-from tests.unit.device.world import World
+from tests.unit.device.world import THE_MODEL, World
 
 
 @pytest.fixture
@@ -83,8 +88,26 @@ def ask_for_the_runtime(world: World, monkeypatch: pytest.MonkeyPatch) -> Callab
     return facts.read_facts
 
 
+def read_a_blob_as_a_stream(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    blobs = open_store(world.device.folder)
+
+    def read() -> object:
+        with blobs.open_blob(min(blobs.digests())) as stream:
+            monkeypatch.setattr(sealed_file, "read_exactly", broken)
+            return stream.read()
+
+    return read
+
+
+def list_the_store(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], object]:
+    monkeypatch.setattr(store, "_files", broken)
+    return open_store(world.device.folder).sweep
+
+
 @pytest.mark.parametrize(
-    "case", [look_at_the_database, read_the_mirror, make_a_database, ask_for_the_runtime], ids=lambda case: str(case.__name__)
+    "case",
+    [look_at_the_database, read_the_mirror, make_a_database, ask_for_the_runtime, read_a_blob_as_a_stream, list_the_store],
+    ids=lambda case: str(case.__name__),
 )
 def test_an_error_of_the_disk_has_a_code(
     case: Callable[[World, pytest.MonkeyPatch], Callable[[], object]], world: World, monkeypatch: pytest.MonkeyPatch
@@ -93,7 +116,7 @@ def test_an_error_of_the_disk_has_a_code(
     with pytest.raises(StateError) as caught:
         action()
     monkeypatch.undo()
-    assert caught.value.code in {"state_unwritable", "facts_unreadable"}
+    assert caught.value.code in {"state_unwritable", "facts_unreadable", "store_unreadable", "store_unwritable"}
 
 
 def test_an_error_when_the_lock_is_let_go_does_not_hide_what_happened(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +130,48 @@ def test_an_error_when_the_lock_is_let_go_does_not_hide_what_happened(place: Pat
         patched.setattr(os, "close", close_and_fail)
         with pytest.raises(StateError, match="what happened"), exclusive(place / "lock"):
             raise StateError("what happened", code="busy")
+
+
+def by_hand(device: Device, **clocks: Any) -> object:
+    return roll_back_by_hand(device, THE_MODEL, **clocks)
+
+
+@pytest.mark.parametrize("action", [recover, reset, by_hand], ids=lambda action: str(action.__name__))
+def test_a_key_that_cannot_be_had_for_a_moment_does_not_cost_the_model(
+    action: Callable[..., object], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(at_rest_key, "_read_bounded", broken)
+        with pytest.raises(StateError) as caught:
+            action(world.device, clock=world.clock, uptime=world.uptime)
+    assert caught.value.code == "store_key_damaged"
+    assert world.running() == 2.0
+
+
+def test_a_blob_that_the_disk_gives_at_the_second_try_is_no_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, errors = sealed_file.read_exactly, [OSError(errno.EIO, "Input/output error")]
+
+    def read_once_broken(file: FileIO, buffer: memoryview) -> bool:
+        if errors:
+            raise errors.pop()
+        return real(file, buffer)
+
+    monkeypatch.setattr(sealed_file, "read_exactly", read_once_broken)
+    (found,) = recover(world.device, clock=world.clock, uptime=world.uptime)
+    assert (found.result, errors) == ("sound", [])
+    assert world.running() == 2.0
+
+
+class Slowly(FileIO):
+    """A file that gives some bytes at a time, as a read may."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(size or 7, 7)) or b""
+
+    def readinto(self, buffer: Any, /) -> int:
+        return super().readinto(memoryview(buffer)[:7]) or 0
+
+
+def test_a_read_that_gives_less_than_was_asked_for_is_no_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_file, "FileIO", Slowly)
+    assert world.running() == 2.0

@@ -1,6 +1,6 @@
 """The power goes between any two calls to the disk: the device boots, old or new runs, and one clean cycle finishes the job.
 
-Here every 250th of some ten thousand disks; ``make faults`` boots from all of them.
+Here every 800th of some twenty thousand disks; ``make faults`` boots from all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 from tests.faults.power import play, record
 from tests.faults.scenarios import SCENARIOS
 
-EVERY = 250
+EVERY = 800
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

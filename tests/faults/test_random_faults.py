@@ -18,10 +18,11 @@ import pytest
 from device_client.install.folder import open_device
 from tests.faults.front import Front
 from tests.faults.random_faults import ROOT, Faulty, is_available
+from tests.faults.run import RANDOM_SCENARIOS
 from tests.unit.device.world import World, bundle, verdict
 
-SCENARIOS = ("first install", "update", "withdrawal")
-RUNS = 9
+SCENARIOS = ("update", "resumed download", "probation committed")
+RUNS = 6
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +41,9 @@ def test_after_polls_under_random_faults_one_clean_poll_finishes_the_job(place: 
 
 @pytest.mark.slow
 def test_after_two_hundred_runs_under_random_faults_every_device_has_come_back(place: Path) -> None:
-    with Faulty(place, scenarios=SCENARIOS) as faulty:
+    with Faulty(place, scenarios=RANDOM_SCENARIOS) as faulty:
         for seed in range(1000, 1200):
-            faulty.run(SCENARIOS[seed % len(SCENARIOS)], seed=seed)
+            faulty.run(RANDOM_SCENARIOS[seed % len(RANDOM_SCENARIOS)], seed=seed)
         assert faulty.runs == 200
 
 

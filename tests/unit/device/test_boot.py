@@ -54,7 +54,7 @@ def test_a_device_without_any_model_says_so_and_is_not_safe_mode(world: World) -
 def damage_model(world: World, _: Bundle, new: Bundle) -> None:
     path = world.device.folder.blobs / "sha256" / new.model().hex
     path.chmod(0o600)
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    path.write_bytes((data := path.read_bytes())[:-1] + bytes([data[-1] ^ 1]))
 
 
 def lose_contract(world: World, _: Bundle, new: Bundle) -> None:

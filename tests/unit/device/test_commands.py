@@ -148,7 +148,7 @@ def test_infer_refuses_a_swapped_model_file_and_unfit_inputs(
     assert (status, result["code"]) == (2, "input_file")
     blob = world.device.folder.blobs / "sha256" / made.model().hex
     blob.chmod(0o600)
-    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    blob.write_bytes((data := blob.read_bytes())[:-1] + bytes([data[-1] ^ 1]))
     status, result = run("infer", "--dir", folder, "--input", inputs, capsys=capsys)
     assert (status, result["code"]) == (1, "blob_damaged")
 

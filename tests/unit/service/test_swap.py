@@ -31,7 +31,7 @@ def eventually(condition: Callable[[], bool], *, within_s: float = 30.0) -> None
 def damage(town: Town, digest: Digest) -> None:
     path = town.device.folder.blobs / "sha256" / digest.hex
     path.chmod(0o600)
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    path.write_bytes((data := path.read_bytes())[:-1] + bytes([data[-1] ^ 1]))
 
 
 @contextmanager
