@@ -35,7 +35,7 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow check format bench bench-chain bench-trust fuzz faults mutation lock clean
+.PHONY: help install demo test test-slow check format bench bench-chain bench-trust bench-device fuzz faults mutation lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -76,13 +76,17 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-chain bench-trust
+bench: bench-chain bench-trust bench-device
 
 bench-chain: $(STAMP)
 	$(BIN)/python -m benchmarks.chain
 
 bench-trust: $(STAMP)
 	$(BIN)/python -m benchmarks.trust
+
+# D8 and D9 count only after `make faults`; D11 reads the models under SEALIFT_DATA (docs/data.md).
+bench-device: $(STAMP)
+	$(BIN)/python -m benchmarks.device
 
 $(PROOFS): $(STAMP) requirements/proofs.lock
 	$(PIP) install -q --require-hashes --no-deps -r requirements/proofs.lock

@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,10 @@ class Results:
         goals = [
             (goal.what, _number(goal.value), f"{goal.op} {goal.goal:g} {goal.unit}".strip(), words[goal.met]) for goal in self.goals
         ]
-        rows = [tuple(_number(value) for value in row.values()) for row in self.rows]
-        head = tuple(self.rows[0]) if self.rows else ()
-        return "\n".join([*_columns(("goal", "value", "wanted", ""), goals), "", *_columns(head, rows)])
+        lines = _columns(("goal", "value", "wanted", ""), goals)
+        for head, rows in groupby(self.rows, key=tuple):  # rows with the same columns that follow each other are one table
+            lines += ["", *_columns(head, [tuple(_number(value) for value in row.values()) for row in rows])]
+        return "\n".join(lines)
 
 
 def machine() -> dict[str, Any]:
@@ -79,7 +81,5 @@ def _number(value: object) -> str:
 
 
 def _columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not head:
-        return []
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]

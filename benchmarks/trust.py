@@ -9,13 +9,12 @@ here only if the sources are still those that they ran on; else the goal stays u
 from __future__ import annotations
 
 import json
-import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks import trust_refresh, trust_walker
+from benchmarks.acceptance import answer, rows_of
 from benchmarks.results_file import RESULTS, Goal, Results
 from tests.conformance.play import as_process
 from tests.conformance.repositories import CASES, play_all
@@ -23,10 +22,7 @@ from tests.fuzz.run import sources_digest
 from tests.fuzz.target import NAMES
 from tests.mutation.run import digest as mutated_digest
 
-ROOT = Path(__file__).resolve().parents[1]
 _RANGES = "A01-A17 A21-A24 K01-K05 K07-K13 D06 B01-B09 T01 R01-R09 R11"  # rows of the acceptance list that trust owns
-_ROW = re.compile(r"^\| ([A-Z][0-9]{2}) \| (.*?) \| (.*) \|$", re.MULTILINE)
-_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 _FUZZ_SECONDS = 600
 
 
@@ -43,53 +39,13 @@ def main() -> None:
         sys.exit(1)
 
 
-def owned_rows() -> list[str]:
-    """Ids of the acceptance rows that this issue answers for."""
-    found = []
-    for part in _RANGES.split():
-        first, _, last = part.partition("-")
-        found += [f"{part[0]}{n:02d}" for n in range(int(first[1:]), int(last[1:] or 0 if last else first[1:]) + 1)]
-    return found
-
-
 def _acceptance() -> tuple[list[Goal], list[dict[str, Any]]]:
     """T1: each row names tests, and they pass; or says why it cannot occur."""
-    text = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
-    told = {row: what for row, _, what in _ROW.findall(text)}
-    tests = {row: [f"{file}::{name}" if name else file for file, name in _TEST.findall(told.get(row, ""))] for row in owned_rows()}
-    passed = _passing(sorted({test for named in tests.values() for test in named}))
-    answered = [
-        row
-        for row, named in tests.items()
-        if "**open**" not in told.get(row, "**open**") and (set(named) <= passed if named else "no such part" in told[row])
-    ]
-    missing = ", ".join(sorted(set(tests) - set(answered))) or None
-    goal = Goal(
-        "T1", "acceptance rows of trust with passing tests, or why they cannot occur", len(answered), ">=", len(tests), "rows"
-    )
-    rows = [{"part": "T1", "what": "rows not answered", "value": missing or "none", "tests run": len(passed)}]
-    return [goal], rows
-
-
-def _passing(tests: list[str]) -> set[str]:
-    """Those of ``tests`` that pass, each in its own right."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-m", "slow or not slow", *tests],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    good, bad = set(), set()
-    for line in done.stdout.splitlines():
-        word, _, name = line.partition(" ")
-        if word in {"PASSED", "FAILED", "ERROR", "SKIPPED"}:
-            (good if word == "PASSED" else bad).add(name.split("[")[0].split(" - ")[0])
-    return {test for test in tests if any(_covers(test, name) for name in good) and not any(_covers(test, name) for name in bad)}
-
-
-def _covers(test: str, name: str) -> bool:
-    return name == test or name.startswith(f"{test}::")
+    found = answer(rows_of(_RANGES), slow=True)
+    what = "acceptance rows of trust with passing tests, or why they cannot occur"
+    goal = Goal("T1", what, found.count, ">=", len(found.rows), "rows")
+    missing = ", ".join(sorted(found.missing)) or "none"
+    return [goal], [{"part": "T1", "what": "rows not answered", "value": missing, "tests run": found.tests}]
 
 
 def _repositories() -> tuple[list[Goal], list[dict[str, Any]]]:

@@ -2,9 +2,9 @@
 
 Sits between ``Model.run`` and the session. Both the signed contract and the file itself say what an input is; a call must fit
 both. Nothing is skipped for speed: names, element type, rank, every fixed size, one size for each named dimension, every
-number finite and in the signed range. What costs time is looking at every number: where there is a range, smallest and
-largest number say it all (NaN fails every comparison), and float16 is compared by its bits, since processors have no
-instructions for it.
+number finite and in the signed range. What costs time is looking at every number: smallest and largest say it all, and numpy finds
+*where* they are (``argmin``, ``argmax``) in a fraction of the time in which it tells what they are. Both stop at a NaN, which
+then fails every comparison. float16 is compared by its bits, since processors have no instructions for it.
 
     plan = InputPlan(contract.inputs, session.inputs)
     feed = plan.check({"x": array})
@@ -12,6 +12,7 @@ instructions for it.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,10 @@ class InputPlan:
             names = (", ".join(sorted(map(str, found))) for found in (self._names, inputs))
             raise _mismatch("inputs differ", "input names", expected=next(names), actual=next(names))
         sizes: dict[object, int] = {}
-        return {rule.name: rule.check(inputs[rule.name], sizes) for rule in self._rules}
+        feed = {}
+        for rule in self._rules:
+            feed[rule.name] = rule.check(inputs[rule.name], sizes)
+        return feed
 
 
 class _Rule:
@@ -84,10 +88,22 @@ class _Rule:
                 self._named.append((axis, ("file", size)))
         is_fixed = len(self._fixed) == len(spec.shape) and not self._named and self._impossible is None
         self._exact = tuple(self._fixed[axis] for axis in range(len(spec.shape))) if is_fixed else None
-        self._lowest, self._highest = np.minimum.reduce, np.maximum.reduce
+        self._rank = len(spec.shape)
+        self._array = np.ndarray
         self._check_numbers = self._choose()
 
     def check(self, given: object, sizes: dict[object, int]) -> Array:
+        if type(given) is self._array and self._dtype is not None and given.dtype == self._dtype:  # nearly every call
+            array: Array = given
+        else:
+            array = self._plain(given)
+        if array.shape != self._exact:
+            self._check_shape(array.shape, sizes)
+        if self._check_numbers is not None and array.size:
+            self._check_numbers(array)
+        return array
+
+    def _plain(self, given: object) -> Array:
         np = self._np
         if not isinstance(given, np.ndarray):
             raise _mismatch("not an array", self.name, expected="numpy array", actual=type(given).__name__)
@@ -95,16 +111,15 @@ class _Rule:
         array: Array = given if type(given) is np.ndarray else given.view(np.ndarray)
         if array.dtype.kind not in "OUS" if self._is_text else self._dtype is None or array.dtype != self._dtype:
             raise _mismatch("wrong element type", self.name, expected=self._spec.dtype, actual=array.dtype.str)
-        if array.shape != self._exact:
-            self._check_shape(array.shape, sizes)
-        if self._check_numbers is not None and array.size:
-            self._check_numbers(array)
         return array
 
     def _check_shape(self, shape: tuple[int, ...], sizes: dict[object, int]) -> None:
-        fits = len(shape) == len(self._spec.shape) and self._impossible is None
-        fits = fits and all(shape[axis] == size for axis, size in self._fixed.items())
-        if not (fits and all(sizes.setdefault(name, shape[axis]) == shape[axis] for axis, name in self._named)):
+        fits = len(shape) == self._rank and self._impossible is None
+        for axis, size in self._fixed.items() if fits else ():
+            fits = fits and shape[axis] == size
+        for axis, name in self._named if fits else ():
+            fits = fits and sizes.setdefault(name, shape[axis]) == shape[axis]
+        if not fits:
             expected = [self._fixed.get(axis, name) for axis, name in enumerate(self._spec.shape)]
             raise _mismatch("wrong shape", self.name, expected=expected, actual=list(shape))
 
@@ -114,24 +129,27 @@ class _Rule:
         if kind == "f" and self._dtype == self._np.float16:
             return self._check_half
         if self._spec.range is not None and kind is not None and kind in "iufb":
+            self._low, self._high = self._spec.range
             return self._check_range
-        return self._check_each if kind in {"f", "c"} else None
+        return {"f": self._check_finite, "c": self._check_each}.get(kind or "")
 
     def _check_range(self, array: Array) -> None:
-        if array.size == 1:
-            low = high = array.item()
-        else:
-            flat = array.ravel()  # a view, where the array lies in one piece; a reduction over one axis is faster
-            low, high = self._lowest(flat).item(), self._highest(flat).item()
-        self._judge(array, low, high)
+        low, high = array.item(array.argmin()), array.item(array.argmax())
+        if not (self._low <= low and high <= self._high):
+            self._judge(array, low, high)
+
+    def _check_finite(self, array: Array) -> None:
+        if not (math.isfinite(array.item(array.argmin())) and math.isfinite(array.item(array.argmax()))):
+            raise self._not_finite()
 
     def _check_half(self, array: Array) -> None:
         """Extremes of a float16 array by its bits: the processor compares those some hundred times faster."""
         np = self._np
         bits = np.ascontiguousarray(array).view(np.uint16)
-        top = int(np.maximum.reduce(bits, axis=None))  # with the sign bit set: the one furthest below zero
-        signed = int(np.maximum.reduce(bits.view(np.int16), axis=None))  # 0 or above: the largest
-        least = int(np.minimum.reduce(bits, axis=None)) if signed < 0 or top < _NEGATIVE_16 else 0
+        signs = bits.view(np.int16)
+        top = bits.item(bits.argmax())  # with the sign bit set: the one furthest below zero
+        signed = signs.item(signs.argmax())  # 0 or above: the largest
+        least = bits.item(bits.argmin()) if signed < 0 or top < _NEGATIVE_16 else 0
         low, high = (top if top >= _NEGATIVE_16 else least), (signed if signed >= 0 else least)
         if low & ~_NEGATIVE_16 >= _INFINITE_16 or high & ~_NEGATIVE_16 >= _INFINITE_16:
             raise self._not_finite()

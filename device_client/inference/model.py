@@ -130,13 +130,23 @@ def find_installed(folder: DeviceFolder, model: ModelPath, *, limits: Limits = D
         IntegrityError: bytes on this disk are not what was installed.
         FormatError: they contradict each other.
     """
-    with open_state(folder.state) as state:
+    with open_state(folder.state, read_only=True) as state:
         deployment = runnable(state, model)  # 1
-        verify_installed(state, deployment, root=read_root(folder, read_config(folder)), limits=limits)  # 2
+        check_evidence(folder, state, deployment, limits=limits)  # 2
     store = open_store(folder, limits=limits)
     manifest = parse_manifest(store.read(deployment.manifest), encodings=KNOWN_ENCODINGS, limits=limits)  # 3
     contract = parse_contract(store.read(manifest.contract.digest), encodings=KNOWN_ENCODINGS, limits=limits)
     return Installed(deployment, contract, _agreed_variant(contract, deployment), store, limits)  # 4
+
+
+def check_evidence(folder: DeviceFolder, state: DeviceState, deployment: Deployment, *, limits: Limits) -> None:
+    """What the deployment was activated on still proves it, from the read-only root on.
+
+    Raises:
+        TrustError: ``evidence_mismatch``, or what else the evidence does not prove.
+        StateError, UsageError: the root or the configuration that names its digest cannot be read.
+    """
+    verify_installed(state, deployment, root=read_root(folder, read_config(folder)), limits=limits)
 
 
 def start_model(installed: Installed, data: bytes, *, hashed: Digest | None = None) -> Model:

@@ -20,6 +20,8 @@ from device_client.install.state_schema import ADDED, APPLICATION_ID, FILLED, TA
 from device_client.trust.files import sync_folder
 
 Row = tuple[object, ...]
+_PRAGMAS = ("trusted_schema = OFF", "cell_size_check = ON")
+_WRITERS_PRAGMAS = ("synchronous = FULL", "foreign_keys = ON")
 _UNREAD = "unable to get the page"  # how SQLite's quick_check tells of an error that the disk gave
 
 
@@ -46,8 +48,13 @@ def create_database(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Opens the file after checking that it is ours, of this format or brought to it, undamaged.
+
+    Args:
+        path: the file.
+        read_only: for who reads some rows and closes it: no change is possible, and pages that are not read are not looked at. One
+            of an older format is opened as if to be changed.
 
     Raises:
         StateError: ``state_missing``, ``state_owner``, ``state_newer``, ``state_schema`` or ``state_damaged``; for a disk that
@@ -73,13 +80,21 @@ def open_database(path: Path) -> sqlite3.Connection:
         )
     _check_header(path)
     with _damage(path):
-        connection = _connect(path)
+        connection = _connect(path, read_only=read_only)
         try:
-            _check(connection, path)
+            version = _check_format(connection, path)
+            if version == USER_VERSION and read_only:
+                return connection
+            if not read_only:
+                _check_pages(connection, path)
+                if version < USER_VERSION:
+                    _migrate(connection)
+                return connection
         except BaseException:
             connection.close()
             raise
-    return connection
+    connection.close()
+    return open_database(path)
 
 
 class Database:
@@ -125,11 +140,12 @@ class Database:
         return self._connection.execute(statement, values).lastrowid or 0
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     # mode=rw: a missing file is an error, never a new and empty memory
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=10.0)
+    mode = "ro" if read_only else "rw"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=10.0)
     try:
-        for pragma in ("trusted_schema = OFF", "synchronous = FULL", "foreign_keys = ON", "cell_size_check = ON"):
+        for pragma in _PRAGMAS if read_only else (*_PRAGMAS, *_WRITERS_PRAGMAS):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:
         connection.close()
@@ -145,7 +161,8 @@ def _check_header(path: Path) -> None:
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual="its header")
 
 
-def _check(connection: sqlite3.Connection, path: Path) -> None:
+def _check_format(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the format, which is ours, or one that it can be brought from."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID and version > USER_VERSION:
@@ -159,13 +176,16 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         )
     if application != APPLICATION_ID or not 1 <= version <= USER_VERSION or not _has_schema(connection, version):
         raise StateError("not the schema of a device's state", code="state_schema", where=str(path))
+    found: int = version
+    return found
+
+
+def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if _UNREAD in verdict:  # the disk's error, not the file's: nobody may take a whole database for a damaged one
         raise StateError("the state cannot be read", code="state_unwritable", where=str(path), actual=str(verdict)[:200])
     if verdict != "ok":
         raise StateError("the state is damaged", code="state_damaged", where=str(path), actual=str(verdict)[:200])
-    if version < USER_VERSION:
-        _migrate(connection)
 
 
 def _has_schema(connection: sqlite3.Connection, version: int) -> bool:

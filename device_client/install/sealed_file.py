@@ -85,12 +85,22 @@ class SealedBlob:
         Raises:
             IntegrityError: ``blob_damaged``.
         """
-        record = self._record[: len(content) + OVERHEAD_BYTES]
-        if not read_exactly(self._file, record):
-            raise damaged(self._where, f"ends in chunk {self._index}")
-        self._seal.open(self._index, record, content)
+        self._open_next(content)
         self._hash.update(content)
-        self._index += 1
+
+    def read_whole_into(self, content: memoryview) -> None:
+        """Decrypts all chunks into ``content``, which has the blob's size, then hashes it there, and compares with the digest.
+
+        Each of the two in one go: measured 5 % faster than chunk by chunk in turn, for 12 MiB.
+
+        Raises:
+            IntegrityError: ``blob_damaged`` or ``blob_digest_mismatch``.
+        """
+        for begin in range(0, max(1, self.size), CHUNK_BYTES):
+            with content[begin : begin + CHUNK_BYTES] as part:
+                self._open_next(part)
+        self._hash.update(content)
+        self.check_digest()
 
     def check_digest(self) -> None:
         """Compares the content, after its last chunk, with the digest.
@@ -99,6 +109,13 @@ class SealedBlob:
             IntegrityError: ``blob_digest_mismatch``.
         """
         check_digest(self._digest, self._hash, where=self._where)
+
+    def _open_next(self, content: memoryview) -> None:
+        record = self._record[: len(content) + OVERHEAD_BYTES]
+        if not read_exactly(self._file, record):
+            raise damaged(self._where, f"ends in chunk {self._index}")
+        self._seal.open(self._index, record, content)
+        self._index += 1
 
 
 class SealedStream(io.RawIOBase):

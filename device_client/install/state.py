@@ -55,13 +55,17 @@ class JournalEntry:
     detail: str | None = None
 
 
-def open_state(path: Path) -> DeviceState:
+def open_state(path: Path, *, read_only: bool = False) -> DeviceState:
     """Opens the state made by ``create_database``; its mirror lies beside it.
+
+    Args:
+        path: of the database.
+        read_only: for who reads some rows and closes it; cheaper.
 
     Raises:
         StateError: ``state_missing``, ``state_owner``, ``state_newer``, ``state_schema`` or ``state_damaged``.
     """
-    return DeviceState(Database(open_database(path), path), path.with_name(MIRROR_NAME))
+    return DeviceState(Database(open_database(path, read_only=read_only), path), path.with_name(MIRROR_NAME))
 
 
 class DeviceState(DeploymentTables, ProbationTables, StandingTables):

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -28,7 +29,7 @@ from device_client.errors import IntegrityError, LimitError, StateError, Verific
 from device_client.install.at_rest_key import StoreKey
 from device_client.install.folder import DeviceFolder
 from device_client.install.partial import BlobWriter
-from device_client.install.sealed import CHUNK_BYTES, fastest_cipher
+from device_client.install.sealed import CHUNK_BYTES, Cipher, fastest_cipher
 from device_client.install.sealed_file import SealedBlob, SealedStream, check_folder, create_own, open_regular, unreadable
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.files import sync_folder
@@ -68,7 +69,6 @@ class BlobStore:
         self._partial = root / "partial"
         self._key = key
         self._limits = limits
-        self._cipher = fastest_cipher()
         self._is_certain = False  # that the folders outlive a power cut
 
     @property
@@ -90,6 +90,10 @@ class BlobStore:
             if error.code != "store_key_missing":
                 raise
 
+    @cached_property
+    def _cipher(self) -> Cipher:  # who only reads has no need to ask the processor, which takes longer than a small blob
+        return fastest_cipher()
+
     def read(self, digest: Digest) -> bytes:
         """The blob's bytes, decrypted into one buffer and hashed there: these very bytes are what the digest names.
 
@@ -103,10 +107,7 @@ class BlobStore:
             # the buffer is filled in place and handed out without a copy.
             buffer = io.BytesIO(bytes(blob.size))
             with buffer.getbuffer() as view:
-                for begin in range(0, max(1, blob.size), CHUNK_BYTES):
-                    with view[begin : begin + CHUNK_BYTES] as content:
-                        blob.read_chunk_into(content)
-            blob.check_digest()
+                blob.read_whole_into(view)
         return buffer.getvalue()
 
     def open_blob(self, digest: Digest) -> BinaryIO:

@@ -26,6 +26,8 @@ from typing import Any
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+from device_client.trust.authorities import default_context
+
 
 class Deadline:
     """Cuts the connections of the pools it watches; one request at a time."""
@@ -96,6 +98,11 @@ class _Secure(HTTPSConnection):
     def __init__(self, *args: Any, deadline: Deadline, **options: Any) -> None:
         super().__init__(*args, **options)
         self._deadline = deadline
+
+    def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = default_context()
+        super().connect()
 
     def _new_conn(self) -> socket.socket:  # before the handshake, which can trickle too
         return self._deadline.note(self, super()._new_conn())

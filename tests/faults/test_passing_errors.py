@@ -63,7 +63,7 @@ def test_a_page_that_the_disk_does_not_give_is_no_damage_to_the_database(world: 
             return real.execute("SELECT 'Page 7: unable to get the page. error code=266'" if is_check else statement)
 
     with pytest.raises(StateError) as caught:
-        database._check(Unread(), world.device.folder.state)  # type: ignore[arg-type]
+        database._check_pages(Unread(), world.device.folder.state)  # type: ignore[arg-type]
     real.close()
     assert caught.value.code == "state_unwritable"
 

@@ -201,6 +201,29 @@ def test_settings_of_the_connection_are_the_documented_ones(path: Path) -> None:
     assert found == {"synchronous": 2, "trusted_schema": 0, "journal_mode": "wal", "foreign_keys": 1}
 
 
+def test_who_only_reads_can_change_nothing_and_gets_no_foreign_schema(path: Path) -> None:
+    """The evidence proves what the rows say; a planted trigger must not run all the same."""
+    with open_state(path) as state:
+        activate(state, 1)
+    with open_state(path, read_only=True) as reader:
+        assert reader.active(OCR) == deployment(1)
+        with pytest.raises(StateError) as caught, reader.transaction():
+            reader.remember_bad(OCR, A, cause="memory", until=None)
+        assert caught.value.code == "state_unwritable"
+    run_sql(path, "CREATE VIEW planted AS SELECT 1")
+    with pytest.raises(StateError) as caught:
+        open_state(path, read_only=True)
+    assert caught.value.code == "state_schema"
+
+
+def test_an_older_format_is_brought_up_for_readers_too(path: Path) -> None:
+    run_sql(path, *back_to(1))
+    with open_state(path, read_only=True) as reader:
+        assert reader.active(OCR) is None
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (USER_VERSION,)
+
+
 def test_an_existing_state_is_never_made_anew(path: Path) -> None:
     with open_state(path) as state:
         activate(state, 1)
