@@ -92,7 +92,7 @@ def test_bytes_that_are_not_the_contracts_do_not_start(world: World) -> None:
 
 
 def test_the_evidence_is_asked_for_before_anything_of_the_model_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: object, state: object, deployment: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise FormatError("no evidence", code="evidence")
 
     monkeypatch.setattr(model_module, "verify_installed", refuse)
