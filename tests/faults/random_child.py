@@ -47,7 +47,10 @@ class Order:
 
 
 def main() -> None:
-    """Reads orders until there are no more; answers each with how its polls ended, and the trace of what must not happen."""
+    """Reads orders until there are no more; answers each with how its polls ended, and the trace of what must not happen.
+
+    A second line says that the child is gone, and with it its lock: a ``close`` that libfiu made fail has closed nothing.
+    """
     library = ctypes.CDLL("libfiu.so.0")
     library.fiu_enable_random.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_float)
     library.fiu_init(0)
@@ -55,6 +58,7 @@ def main() -> None:
         order = Order(**json.loads(line))
         if not order.probability:  # no faults, no child: what is imported late is there for those to come
             _answer({"ends": [_poll(order)], "trace": ""})
+            _answer({"over": True})
             continue
         child = os.fork()
         if child == 0:
@@ -62,6 +66,7 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         if status != 0:
             _answer({"ends": [f"ended with status {status}"], "trace": f"the process ended with wait status {status}"})
+        _answer({"over": True})
 
 
 def _be_child(order: Order, library: ctypes.CDLL) -> None:

@@ -130,6 +130,7 @@ class Faulty:
         stdin.write(order.line())
         stdin.flush()
         found: dict[str, list[str]] = json.loads(stdout.readline())
+        stdout.readline()  # the child is gone
         return found
 
 
