@@ -13,7 +13,7 @@ import urllib3
 
 from device_client.trust.deadline import Deadline
 
-LONG_S, SHORT_S, PATIENCE_S = 60.0, 0.1, 5.0
+LONG_S, SHORT_S, PATIENCE_S = 60.0, 0.5, 5.0
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from securesystemslib.signer import CryptoSigner, Key, SSlibKey
-from tuf.api.metadata import Metadata
-from tuf.api.serialization.json import JSONSerializer
+from securesystemslib.signer import Key, SSlibKey
 
 from device_client.errors import VerificationError
 from device_client.limits import DEFAULT_LIMITS
@@ -33,20 +30,6 @@ def evidence(sim: RepositorySimulator, cache: Path) -> Files:
     trusted = sim.refresh(cache)
     trusted.agree(sim.path(V))
     return trusted.evidence(sim.path(V))
-
-
-def rotate(sim: RepositorySimulator) -> None:
-    old, new = sim.signers["root"], [CryptoSigner.generate_ed25519() for _ in range(2)]
-    for signer in old:
-        sim.root.revoke_key(signer.public_key.keyid, "root")
-    for signer in new:
-        sim.root.add_key(signer.public_key, "root")
-    sim.root.version += 1
-    metadata = Metadata(copy.deepcopy(sim.root))
-    for signer in (*old, *new):
-        metadata.sign(signer, append=True)
-    sim.served[f"{sim.root.version}.root.json"] = metadata.to_bytes(JSONSerializer(compact=True))
-    sim.signers["root"] = new
 
 
 def code(sim: RepositorySimulator, files: Files, *, version: str = V, root: bytes | None = None) -> str:
@@ -72,7 +55,7 @@ def test_no_clock_is_asked(sim: RepositorySimulator, tmp_path: Path) -> None:
 
 def test_a_chain_of_roots_is_followed_and_a_gap_or_a_stranger_in_it_refused(sim: RepositorySimulator, tmp_path: Path) -> None:
     for _ in range(3):
-        rotate(sim)
+        sim.rotate("root")
     files = evidence(sim, tmp_path)
     assert {f"{n}.root.json" for n in (1, 2, 3, 4)} <= set(files)
     verify_evidence(files, root=sim.bootstrap, path=sim.path(V))
@@ -80,14 +63,14 @@ def test_a_chain_of_roots_is_followed_and_a_gap_or_a_stranger_in_it_refused(sim:
     assert code(sim, {name: data for name, data in files.items() if name != "3.root.json"}) == "evidence_broken"
     assert code(sim, {**files, "3.root.json": files["2.root.json"]}) == "evidence_broken"
     other = RepositorySimulator()
-    rotate(other)
+    other.rotate("root")
     assert code(sim, {**files, "2.root.json": other.served["2.root.json"]}) == "signature_threshold"
     assert code(sim, files, root=other.bootstrap) == "signature_threshold"
 
 
 def test_a_root_signed_by_its_own_keys_alone_does_not_follow(sim: RepositorySimulator, tmp_path: Path) -> None:
     old = list(sim.signers["root"])
-    rotate(sim)
+    sim.rotate("root")
     files = evidence(sim, tmp_path)
     signed = json.loads(files["2.root.json"])
     stolen = {signer.public_key.keyid for signer in old}
