@@ -293,3 +293,11 @@ def test_no_policy_accepts_more_than_the_default_but_by_an_unsafe_key(
         assert policy.unsafe == ("unsafe_accept_waived",)
     else:
         check_verdict(word, DEFAULT, now=NOW, where="v")
+
+
+@pytest.mark.parametrize("table", ["probation", "install", "import"])
+def test_an_unknown_key_of_a_later_table_is_an_error_that_names_it(table: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(f"schema = 1\n[{table}]\nmispelt = 1\n")
+    assert caught.value.code == "policy_file"
+    assert "mispelt" in f"{caught.value}"

@@ -204,6 +204,8 @@ def test_every_file_has_its_limit(sim: RepositorySimulator) -> None:
         with pytest.raises(VerificationError) as caught:
             verify_evidence(padded, root=sim.bootstrap, path=path, limits=limits)
         assert caught.value.code == "too_large"
+        if limits.max_targets_bytes < len(files["1.root.json"]):
+            assert "root" in str(caught.value.where), "the first file that is too long"
 
 
 def test_a_chain_beyond_its_bound_is_not_walked(sim: RepositorySimulator, tmp_path: Path) -> None:
