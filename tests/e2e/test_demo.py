@@ -86,7 +86,14 @@ def test_what_is_kept_works_by_hand(finished: tuple[Path, dict[str, Any], str]) 
 
 def test_ctrl_c_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    child = subprocess.Popen(DEMO, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        DEMO,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # test processes ignore it, and so would it
+    )
     end = time.monotonic() + 60
     while not _processes_in(tmp_path):
         assert time.monotonic() < end
