@@ -26,6 +26,7 @@ class Limits:
     max_model_bytes: int = 2 * GIB  # protobuf's own bound; the model is held in memory once
     max_model_depth: int = 64  # nested messages that exhaust a parser's stack
     max_model_fields: int = 4_000_000  # a model of millions of tiny fields that burns CPU in the walker
+    max_model_varint_bytes: int = 2 * MIB  # packed integers, the only content read byte by byte, that burn CPU in the walker
     max_model_rank: int = 32  # a tensor of a million dimensions
     max_model_dim: int = 2**31 - 1  # one dimension; products are bounded by max_model_bytes
     max_total_bytes: int = 8 * GIB  # disk exhaustion by many large layers

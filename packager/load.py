@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import version_converter
+from onnx import numpy_helper, version_converter
 
 from device_client.bundle.digest import Digest
 from device_client.entrypoint import is_entry_point, load_entry_point
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 MIN_OPSET = 13  # first with per-channel QuantizeLinear and DequantizeLinear
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
 _QUANTISED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger"})
+_ANY_PACKING = replace(DEFAULT_LIMITS, max_model_varint_bytes=DEFAULT_LIMITS.max_model_bytes)  # of the packager's own files
 _HALF = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16", onnx.TensorProto.DOUBLE: "float64"}
 
 
@@ -120,18 +121,19 @@ def _prepare(source: bytes, *, source_name: str, where: str, tools: tuple[str, .
     _check_types(model, where=where)
     _check_signature(checked, where=where)
     notes: list[str] = []
+    source = _raw_weights(model, source)
     data = _upgrade(model, source, opset=checked.opset, where=where, notes=notes)
     data = _fold(data, where=where, notes=notes)
     data = shrink_model(_flat_biases(data))
     feeds = _plain_inputs(checked)
     # Folding merges batch normalisation into weights, which rounds; a wrong conversion is off by far more.
     assert_same_outputs(source, data, feeds, what="preparing the model", relative=1e-4)
-    return LoadedModel(check_model(data), checked.digest, len(source), source_name, tools, tuple(notes))
+    return LoadedModel(check_model(data), checked.digest, len(checked.data), source_name, tools, tuple(notes))
 
 
 def _walk(source: bytes, *, where: str) -> CheckedModel:
     try:
-        return check_model(source, where=where)
+        return check_model(source, where=where, limits=_ANY_PACKING)
     except FormatError as e:
         if e.code == "model_external_data":
             raise UsageError(
@@ -210,6 +212,17 @@ def _signature_problem(kind: str, spec: ValueSpec) -> str | None:
     if not all(isinstance(size, int) and size > 0 for size in spec.shape[1:]):
         return "has a dynamic axis besides the batch"
     return "has a reserved name" if spec.name in RESERVED else None
+
+
+def _raw_weights(model: Any, source: bytes) -> bytes:
+    """The same model with its integer weights in ``raw_data``, if it has more numbers of varying length than a device reads."""
+    packed = [tensor for tensor in model.graph.initializer if tensor.int32_data or tensor.int64_data or tensor.uint64_data]
+    if sum(tensor.ByteSize() for tensor in packed) <= DEFAULT_LIMITS.max_model_varint_bytes:
+        return source
+    for tensor in packed:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    raw: bytes = model.SerializeToString(deterministic=True)
+    return raw
 
 
 def _upgrade(model: Any, source: bytes, *, opset: int, where: str, notes: list[str]) -> bytes:

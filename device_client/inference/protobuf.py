@@ -65,6 +65,7 @@ class Reader:
         self._where = where
         self._limits = limits
         self._fields_left = limits.max_model_fields
+        self._varint_bytes_left = limits.max_model_varint_bytes
         self._at = 0
         self._messages = 0
         self._memo: dict[bytes, tuple[Any, ...]] = {}
@@ -95,26 +96,38 @@ class Reader:
                 position += 1
             else:
                 tag, position = self._varint(position, end)
-            field = table.get(tag)
-            if field is None:
+            entry = table.get(tag)
+            if entry is None:
                 raise self._misfit(kind, tag)
-            name = field.name
-            if name in values and not field.repeated:
+            name, what, repeated, field = entry
+            if not repeated and name in values:
                 raise self.refusal(f"field '{name}' is repeated", code="model_field_repeated")
             if tag & 7 != _LEN:
-                position = self._number(field, tag & 7, values, position=position, end=end)
+                if tag & 7 == _VARINT and position < end and (byte := data[position]) < 0x80:
+                    value = byte
+                    position += 1
+                else:
+                    value, position = self._number(tag & 7, position, end)
+                if not repeated:
+                    values[name] = value
+                elif field.keep:
+                    self._keep(field, value, values)
+                else:
+                    values[name] = values.get(name, 0) + 1
                 continue
-            if position < end and data[position] < 0x80:
-                stop = position + 1 + data[position]
+            if position < end and (byte := data[position]) < 0x80:
                 position += 1
+                stop = position + byte
+            elif position + 1 < end and 0 < (second := data[position + 1]) < 0x80:
+                position += 2
+                stop = position + (byte & 0x7F | second << 7)
             else:
                 length, position = self._varint(position, end)
                 stop = position + length
             if stop > end:
                 raise self.refusal("truncated", code="model_syntax", expected=f"{stop - position} bytes", actual=end - position)
-            what = field.kind
             if what is _SKIP:
-                values[name] = values.get(name, 0) + 1 if field.repeated else stop - position
+                values[name] = values.get(name, 0) + 1 if repeated else stop - position
             elif what is _MESSAGE:
                 self._fields_left = left
                 self.path.append(name)
@@ -124,7 +137,7 @@ class Reader:
                     result = self.read(field.message, position, stop)
                 self.path.pop()
                 left = self._fields_left
-                if not field.repeated:
+                if not repeated:
                     values[name] = result
                 elif name in values:
                     values[name].extend(result)
@@ -133,11 +146,14 @@ class Reader:
                 else:
                     values[name] = array("q", result) if field.hashes else list(result)
             elif what is _NAME:
-                value = self._name(position, stop)
-                if not field.repeated:
+                piece = data[position:stop] if stop - position <= _MAX_TEXT_BYTES else b""
+                value = hash(piece) if piece.isascii() and piece else self._name(position, stop)
+                if not repeated:
                     values[name] = value
+                elif name in values:
+                    values[name].append(value)
                 else:
-                    values.setdefault(name, []).append(value)
+                    values[name] = [value]
             elif what is _TEXT:
                 values[name] = self._text(position, stop)
             else:
@@ -161,21 +177,14 @@ class Reader:
                 self._memo[key] = result
         return result
 
-    def _number(self, field: Field, wire: int, values: dict[str, Any], *, position: int, end: int) -> int:
-        """Reads one number that is not packed, and returns the position behind it."""
+    def _number(self, wire: int, position: int, end: int) -> tuple[int, int]:
+        """A number that is not packed, and the position behind it. Fixed ones are stepped over: their value decides nothing."""
         if wire == _VARINT:
-            value, position = self._varint(position, end)
-        else:
-            value, position = 0, position + _FIXED_BYTES[wire]
-            if position > end:
-                raise self.refusal("truncated", code="model_syntax")
-        if not field.repeated:
-            values[field.name] = value
-        elif field.keep:
-            self._keep(field, value, values)
-        else:
-            values[field.name] = values.get(field.name, 0) + 1
-        return position
+            return self._varint(position, end)
+        position += _FIXED_BYTES[wire]
+        if position > end:
+            raise self.refusal("truncated", code="model_syntax")
+        return 0, position
 
     def _keep(self, field: Field, value: int, values: dict[str, Any]) -> None:
         kept = values.setdefault(field.name, [])
@@ -205,9 +214,19 @@ class Reader:
         An unfinished last number, or one longer than ten bytes, would be read differently by different parsers. What the
         numbers are is not looked at: a longer spelling than needed means the same to every parser.
 
-        Eight stretches of the file are worked on at once, as the eight bits of the bytes of one large integer: bit 7 - n
-        of byte k says that byte k of stretch n is continued. That is ten times as fast as a regular expression.
+        This is the one content that has to be looked at byte by byte, so that a whole file has a bound on it; more of it
+        belongs into ``raw_data``. Eight stretches of the file are worked on at once, as the eight bits of the bytes of one
+        large integer: bit 7 - n of byte k says that byte k of stretch n is continued. That is ten times as fast as a
+        regular expression.
         """
+        self._varint_bytes_left -= stop - start
+        if self._varint_bytes_left < 0:
+            raise self.limit(
+                f"too many numbers of varying length ('{field.name}')",
+                code="model_packed",
+                expected=f"at most {self._limits.max_model_varint_bytes} bytes in the whole file",
+                hint="save the weights as raw_data: onnx.numpy_helper.from_array does",
+            )
         if stop > start and self._data[stop - 1] >= 0x80:
             raise self.refusal(f"packed field '{field.name}' holds a broken number", code="model_syntax")
         continued = 0
@@ -243,10 +262,6 @@ class Reader:
 
     def _name(self, start: int, stop: int) -> int:
         """A name, as a hash: enough to find out that two are the same, in eight bytes. The empty name is 0."""
-        if stop - start <= _MAX_TEXT_BYTES:
-            name = self._data[start:stop]
-            if name.isascii():
-                return hash(name)
         return hash(self._text(start, stop).encode())
 
     def _text(self, start: int, stop: int) -> str:
@@ -283,12 +298,16 @@ class Reader:
         return f"{self._where}: {'.'.join(self.path[-12:]) or 'top level'} near byte {self._at}"
 
 
-def _by_tag(fields: Mapping[int, Field]) -> dict[int, Field]:
+_Entry = tuple[str, Kind, bool, Field]  # name, kind, repeated: what the loop asks of each field, without a look into it
+
+
+def _by_tag(fields: Mapping[int, Field]) -> dict[int, _Entry]:
     """A message's fields by tag: number and wire type in one. Repeated numbers come packed and one by one."""
-    table: dict[int, Field] = {}
+    table: dict[int, _Entry] = {}
     for number, field in fields.items():
+        entry = (field.name, field.kind, field.repeated, field)
         wire = _WIRES.get(field.kind, _LEN)
-        table[number << 3 | wire] = field
+        table[number << 3 | wire] = entry
         if field.repeated:
-            table[number << 3 | _LEN] = field
+            table[number << 3 | _LEN] = entry
     return table

@@ -389,3 +389,13 @@ def test_mutated_models_are_taken_or_refused_and_nothing_else(seed: bytes, state
         check_model(bytes(data), features=("control-flow:If",))
     except VerificationError:
         return
+
+
+def test_packed_integers_are_read_byte_by_byte_up_to_a_bound_over_the_whole_file() -> None:
+    # 300 numbers of ten bytes in two tensors: the bound is on their bytes, over all tensors of the file.
+    model = onnx.load_from_string(GOOD)
+    for name in ("p", "q"):
+        model.graph.initializer.add(name=name, data_type=7, dims=[150], int64_data=[-1] * 150)
+    data = model.SerializeToString()
+    check_model(data, limits=Limits(max_model_varint_bytes=3000))
+    refused(data, "model_packed", limits=Limits(max_model_varint_bytes=2999))

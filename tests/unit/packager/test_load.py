@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from device_client.errors import UsageError
+from device_client.errors import LimitError, UsageError
 from device_client.inference.session import open_session
 from device_client.inference.walker import check_model
 from packager.load import LoadedModel, load_model
@@ -247,3 +247,22 @@ def test_a_forward_pass_that_depends_on_the_batch_size_is_refused(tmp_path: Path
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(UsageError, match="does not compute what the module does"):
         load("branching_for_load:model")
+
+
+def test_weights_in_packed_integers_are_stored_raw_where_a_device_would_not_read_so_many(tmp_path: Path) -> None:
+    table = TensorProto(name="table", data_type=TensorProto.INT64, dims=[300_000], int64_data=[-1] * 300_000)
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "i"], ["t"]),
+        helper.make_node("Cast", ["t"], ["y"], to=TensorProto.FLOAT),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("x", "y")]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:], [table]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    data = model.SerializeToString()
+    with pytest.raises(LimitError, match="varying length"):
+        check_model(data)
+    loaded = load(write(tmp_path, data))
+    assert loaded.source_bytes == len(data)
+    assert outputs(loaded.model.data, np.ones((2, 3), np.float32)).tolist() == [[-1.0] * 3] * 2
