@@ -42,7 +42,7 @@ class LoadedModel:
     """The original, ready for compression.
 
     ``model``: the FP32 normal form. ``source_digest`` and ``source_bytes``: of what was given (the file, or the
-    exported module). ``notes``: what the preparation changed.
+    exported module). ``notes``: what the preparation changed. ``module``: the torch module, where one was given.
     """
 
     model: CheckedModel
@@ -51,6 +51,7 @@ class LoadedModel:
     source_name: str
     tools: tuple[str, ...]
     notes: tuple[str, ...]
+    module: Any = None
 
 
 def load_model(text: str, *, seed: int, example: Callable[[], Mapping[str, NDArray[Any]]]) -> LoadedModel:

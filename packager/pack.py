@@ -44,7 +44,7 @@ from packager.reissue import compose_manifest
 from packager.report import build_report
 from packager.sbom import build_sbom
 from packager.split import DataParts, split_dataset
-from packager.technique import Compressed, apply_technique
+from packager.technique import Compressed, TechniqueContext, apply_technique
 from packager.tensors import check_ranges, describe_tensors, probe_specs
 from packager.writer import refuse_existing, write_layout
 
@@ -181,13 +181,21 @@ def _load(request: PackRequest) -> tuple[LoadedModel, DataParts]:
 
 
 def _compress_and_judge(loaded: LoadedModel, parts: DataParts, judge: Judge, recipe: Recipe, clock: _StepClock) -> list[Candidate]:
-    original = Compressed(loaded.model.data, ORIGINAL_ID)
+    original = Compressed(loaded.model.data, ORIGINAL_ID, module=loaded.module)
+    context = TechniqueContext(
+        calibration=parts.calibration,
+        validation=parts.validation,
+        train=parts.train,
+        task=judge.task,
+        seed=recipe.seed,
+        training=recipe.train,
+    )
     candidates = []
     if recipe.techniques:
         with clock.step("compress", length=len(recipe.techniques)) as advance:
             model = original
             for technique in recipe.techniques:
-                model = apply_technique(technique, model, parts.calibration)
+                model = apply_technique(technique, model, context)
                 advance(1)
         name = "-".join(technique.name for technique in recipe.techniques)
         with clock.step(f"judge {name}", length=len(parts.test)) as advance:

@@ -19,11 +19,12 @@ from packager.golden_plan import GoldenPlan
 from packager.quantise import Int8Static
 from packager.technique import TechniqueStep, read_technique
 from packager.toml_table import TomlTable
+from packager.training_plan import TrainingPlan
 
 SCHEMA = 1
 MAX_RECIPE_BYTES = 256 * 1024
 TASKS = ("auto", "classification", "regression")
-DEFAULT_BUDGET = Budget(accuracy_drop=0.01, ram_bytes=256 * 1024 * 1024, latency_ratio=1.5)
+DEFAULT_BUDGET = Budget(accuracy_drop=0.005, ram_bytes=256 * 1024 * 1024, latency_ratio=1.5)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Recipe:
     include_original: bool = False
     techniques: tuple[TechniqueStep, ...] = (TechniqueStep("int8-static", Int8Static()),)
     data: DataPlan = DataPlan()
+    train: TrainingPlan = field(default_factory=TrainingPlan)
     budget: Budget = DEFAULT_BUDGET
     golden: GoldenPlan = field(default_factory=GoldenPlan)
     latency: LatencyPlan = LatencyPlan()
@@ -86,6 +88,7 @@ class Recipe:
             "include_original": self.include_original,
             "technique": [step.to_json() for step in self.techniques],
             "data": dict(vars(self.data)),
+            "train": dict(vars(self.train)),
             "budget": self.budget.to_json(),
             "golden": dict(vars(self.golden)),
             "latency": dict(vars(self.latency)),
@@ -138,6 +141,7 @@ def read_recipe(value: object, *, where: str) -> Recipe:
         include_original=table.boolean("include_original", default=default.include_original),
         techniques=default.techniques if steps is None else tuple(read_technique(step) for step in steps),
         data=_read_data(table.table("data")),
+        train=TrainingPlan.from_toml(table.table("train")),
         budget=_read_budget(table.table("budget"), default.budget),
         golden=_read_golden(table.table("golden")),
         latency=_read_latency(table.table("latency")),

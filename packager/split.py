@@ -24,12 +24,16 @@ PARTS = ("calibration", "validation", "test")
 
 @dataclass(frozen=True)
 class DataParts:
-    """Disjoint parts of one data set; ``validation`` may be empty. ``origin`` says who divided: ``given`` or ``seed``."""
+    """Disjoint parts of one data set; ``validation`` may be empty. ``origin`` says who divided: ``given`` or ``seed``.
+
+    ``train``: rows that techniques may train on; only data with a ``split`` of its own has them.
+    """
 
     calibration: Dataset
     validation: Dataset | None
     test: Dataset
     origin: str
+    train: Dataset | None = None
 
     def digests(self) -> tuple[tuple[str, Digest], ...]:
         """Name and digest of each part that has rows, for the contract's lineage."""

@@ -7,22 +7,45 @@ A recipe lists techniques; they are applied in order, each to the result of the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from device_client.errors import UsageError
 from packager.data import Dataset
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
+from packager.training_plan import TrainingPlan
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """A model on its way through the techniques. ``evidence``: what each did, JSON values for the report."""
+    """A model on its way through the techniques.
+
+    ``data``: the ONNX file. ``evidence``: what each technique did, JSON values for the report. ``module``: the torch module
+    that ``data`` was exported from, in eval mode, or ``None`` where there is none (any more); a technique that trains needs
+    it, exports what it made of it, and hands both on. One that changes ``data`` alone hands on ``None``.
+    """
 
     data: bytes
     precision: str
     evidence: tuple[dict[str, object], ...] = ()
+    module: Any = None
+
+
+@dataclass(frozen=True)
+class TechniqueContext:
+    """What a technique may look at: never the test part, and the validation part only to choose by.
+
+    ``task``: as in the recipe, decided. ``seed``: of everything random. ``training``: how to train, where there are rows to
+    train on.
+    """
+
+    calibration: Dataset
+    validation: Dataset | None = None
+    train: Dataset | None = None
+    task: str = "regression"
+    seed: int = 0
+    training: TrainingPlan = field(default_factory=TrainingPlan)
 
 
 @dataclass(frozen=True)
@@ -30,7 +53,7 @@ class Technique:
     """One entry of the registry: how its table is read, and what it does with that config."""
 
     read: Callable[[TomlTable], Any]
-    apply: Callable[[Compressed, Any, Dataset], Compressed]
+    apply: Callable[[Compressed, Any, TechniqueContext], Compressed]
 
 
 @dataclass(frozen=True)
@@ -66,13 +89,13 @@ def read_technique(table: TomlTable) -> TechniqueStep:
     return TechniqueStep(name, config)
 
 
-def apply_technique(step: TechniqueStep, model: Compressed, calibration: Dataset) -> Compressed:
-    """Applies one technique; only the calibration part of the data is ever handed to it."""
-    return TECHNIQUES[step.name].apply(model, step.config, calibration)
+def apply_technique(step: TechniqueStep, model: Compressed, context: TechniqueContext) -> Compressed:
+    """Applies one technique."""
+    return TECHNIQUES[step.name].apply(model, step.config, context)
 
 
-def _int8_static(model: Compressed, config: Int8Static, calibration: Dataset) -> Compressed:
-    result = quantise_int8_static(model.data, config, calibration)
+def _int8_static(model: Compressed, config: Int8Static, context: TechniqueContext) -> Compressed:
+    result = quantise_int8_static(model.data, config, context.calibration)
     evidence: dict[str, object] = {
         "technique": "int8-static",
         "quantised_operators": dict(result.quantised_ops),
@@ -82,4 +105,6 @@ def _int8_static(model: Compressed, config: Int8Static, calibration: Dataset) ->
     return Compressed(result.data, "int8", (*model.evidence, evidence))
 
 
-TECHNIQUES: dict[str, Technique] = {"int8-static": Technique(Int8Static.from_toml, _int8_static)}
+TECHNIQUES: dict[str, Technique] = {
+    "int8-static": Technique(Int8Static.from_toml, _int8_static),
+}
