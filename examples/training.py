@@ -96,7 +96,8 @@ def train(make: Callable[[], Net], rows: Rows, plan: Plan, *, seed: int, kind: K
         raise ValueError("a teacher, and a kind that uses it, go together")
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    net = make().train()
+    net = make()
+    net.train()
     teacher = None if teacher is None else copy.deepcopy(teacher).eval()
     hint = nn.Linear(net.width, teacher.width) if teacher is not None and kind == "representation" else None
     weights = [*net.parameters(), *(hint.parameters() if hint is not None else ())]
