@@ -93,8 +93,7 @@ def make_gelu(data: Path, folder: Path) -> Made:
     readings = run[:, 5:][:, run[:, 5:].std(axis=0) > 1e-6]
     windows = cut_windows(readings, run[:, 0].astype(np.int64), np.zeros(100), first=0)
     x, engine = windows.rows.x, windows.engines
-    life = windows.rows.aid if windows.rows.aid is not None else np.zeros(len(x))
-    y = (life * LIFE_CAP <= _LAST_CYCLES).astype(np.int64)
+    y = (np.asarray(windows.rows.aid) * LIFE_CAP <= _LAST_CYCLES).astype(np.int64)
     train = engine <= 60
     means = x[train].mean(axis=2)
     centre, spread = torch.from_numpy(means.mean(axis=0)), torch.from_numpy(means.std(axis=0))
@@ -103,7 +102,7 @@ def make_gelu(data: Path, folder: Path) -> Made:
         return _train(lambda: _Units(centre, spread), x[train], y[train], epochs=6, rate=2e-3)
 
     split = np.select([engine <= 70, engine <= 80], ["calibration", "validation"], "test")
-    arrays = {"x": x, "y": y, "groups": engine, "split": split}
+    arrays: Arrays = {"x": x, "y": y, "groups": engine, "split": split}
     return _export("gelu", net, {name: array[~train] for name, array in arrays.items()}, folder)
 
 

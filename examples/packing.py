@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_client.bundle.contract import Requires
 from device_client.bundle.digest import Digest
 from device_client.bundle.layout import LayoutDirectory
 from device_client.bundle.media_types import ANNOTATION_VARIANT
@@ -27,13 +28,14 @@ class Packed:
     """One bundle.
 
     ``answer``: what the command printed. ``model``: the bytes that the device's runtime gets, of the first variant.
-    ``stored_bytes``: its layer as it lies in the bundle, encoded where that saves.
+    ``stored_bytes``: its layer as it lies in the bundle, encoded where that saves. ``requires``: what it needs of a device.
     """
 
     bundle: Path
     answer: dict[str, Any]
     model: bytes
     stored_bytes: int
+    requires: Requires
 
 
 def pack(model: Path, data: Path, bundle: Path, *, name: str, recipe: str = "") -> Packed:
@@ -75,7 +77,7 @@ def read_packed(bundle: Path, answer: dict[str, Any]) -> Packed:
     with layout.open_blob(layer.digest) as stream:
         stored = stream.read(layer.size + 1)
     model = decode(stored, digest=variant.model.digest)
-    return Packed(bundle, answer, model, len(stored))
+    return Packed(bundle, answer, model, len(stored), variant.requires)
 
 
 def decode(stored: bytes, *, digest: Digest) -> bytes:

@@ -90,7 +90,9 @@ def study(asked: Asked) -> tuple[dict[str, Any], Page]:
         "below_teacher": round(-to_teacher[_PACKED].mean, 5),
         "to_teacher": to_teacher[_PACKED].to_json(),
         "gain_over_plain": {kind: gain.to_json() for kind, gain in gains.items()},
-        "bundle": str(asked.shelf.folder / "bundles" / "student-0"),
+        "bundle": str((asked.shelf.folder / "bundles" / "student-0").resolve()),
+        "pack_model": str((asked.shelf.folder / "models" / f"student-{SHIPPED}-0.onnx").resolve()),
+        "pack_data": str((asked.shelf.folder / "data" / "windows-0.npz").resolve()),
     }
     return results, _page(results)
 

@@ -79,7 +79,9 @@ def study(asked: Asked) -> tuple[dict[str, Any], Page]:
         "less_energy": None if before is None or after is None else round(1 - after / before, 4),
         "energy": "modelled" if before is not None else "no model of energy in this packager",
         "recall_change": recall[_PACKED].to_json(),
-        "bundle": str(asked.shelf.folder / "bundles" / "student-0"),
+        "bundle": str((asked.shelf.folder / "bundles" / "student-0").resolve()),
+        "pack_model": str((asked.shelf.folder / "models" / f"student-{SHIPPED}-0.onnx").resolve()),
+        "pack_data": str((asked.shelf.folder / "data" / "beats-0.npz").resolve()),
     }
     return results, _page(results, found, beats)
 
