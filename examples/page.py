@@ -6,12 +6,14 @@ The page is one file: no script, no external resource, everything escaped.
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 320, 64, 40
+_NAME_PX = 13
 _STYLE = """
 :root { color-scheme: light dark; --ink: #16202c; --muted: #5b6875; --line: #dde3e9; --back: #fff; --dot: #1f5fa8; }
 @media (prefers-color-scheme: dark) {
@@ -95,12 +97,22 @@ def _plot(points: Sequence[Point], metric: str) -> str:
         parts.append(f'<text x="{across(step):.1f}" y="{_HEIGHT - _BOTTOM + 16}">{10**step:,}</text>')
     for value in (low + margin, (low + high) / 2, high - margin):
         parts.append(f'<text x="4" y="{down(value) + 4:.1f}">{value:.4f}</text>')
-    for point, log in zip(points, logs, strict=True):
+    names = _apart([down(point.value) - 6 for point in points])
+    for point, log, beside in zip(points, logs, names, strict=True):
         x = across(log)
         parts.append(
             f"<g><title>{html.escape(point.name)}: {point.size_bytes:.0f} bytes, {point.value:.4f}</title>"
             f'<line class="range" x1="{x:.1f}" y1="{down(point.low):.1f}" x2="{x:.1f}" y2="{down(point.high):.1f}"/>'
             f'<circle class="dot" cx="{x:.1f}" cy="{down(point.value):.1f}" r="4"/>'
-            f'<text class="name" x="{x + 8:.1f}" y="{down(point.value) - 6:.1f}">{html.escape(point.name)}</text></g>'
+            f'<text class="name" x="{x + 8:.1f}" y="{beside:.1f}">{html.escape(point.name)}</text></g>'
         )
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(metric)} over bytes">{"".join(parts)}</svg>'
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """The same heights, moved down where names would lie on each other."""
+    found = list(heights)
+    order = sorted(range(len(found)), key=lambda index: found[index])
+    for above, below in itertools.pairwise(order):
+        found[below] = max(found[below], found[above] + _NAME_PX)
+    return found

@@ -30,3 +30,10 @@ def test_the_smaller_network_lies_left_and_the_better_one_higher(tmp_path: Path)
 def test_the_table_lines_its_columns_up() -> None:
     lines = _page().text().splitlines()
     assert lines[2].index("bytes") == lines[3].index("300000") == lines[4].index("3000")
+
+
+def test_names_of_networks_that_are_alike_do_not_lie_on_each_other(tmp_path: Path) -> None:
+    points = tuple(Point(f"n{index}", 1000 + index, 0.9, 0.8, 0.95) for index in range(4))
+    text = Page("t", "m", ("h",), (), points, ()).write(tmp_path / "page.html").read_text()
+    heights = sorted(float(y) for y in re.findall(r'<text class="name" x="[\d.]+" y="([\d.]+)"', text))
+    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 12
