@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -36,4 +37,4 @@ def test_names_of_networks_that_are_alike_do_not_lie_on_each_other(tmp_path: Pat
     points = tuple(Point(f"n{index}", 1000 + index, 0.9, 0.8, 0.95) for index in range(4))
     text = Page("t", "m", ("h",), (), points, ()).write(tmp_path / "page.html").read_text()
     heights = sorted(float(y) for y in re.findall(r'<text class="name" x="[\d.]+" y="([\d.]+)"', text))
-    assert min(b - a for a, b in zip(heights, heights[1:], strict=False)) >= 12
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 12
