@@ -53,6 +53,34 @@ def paired_change(before: Floats, after: Floats) -> Spread:
     return Spread(float(change.mean()), float(low), float(high), tuple(float(value) for value in change.mean(axis=1)))
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Rows in falling order of score, so that one sort serves every resample.
+
+    ``order``: (N,). ``last``: (N,), true at the last of rows with equal scores. ``hits``: (N,), labels in that order.
+    """
+
+    order: NDArray[np.int64]
+    last: NDArray[np.bool_]
+    hits: Floats
+
+    @classmethod
+    def of(cls, scores: NDArray[Any], labels: NDArray[Any]) -> Ranking:
+        """Sorts once."""
+        order = np.argsort(-scores, kind="stable")
+        ranked = scores[order]
+        return cls(order, np.append(ranked[1:] != ranked[:-1], True), labels[order].astype(np.float64))
+
+    def precision(self, weights: Floats) -> float:
+        """Average precision where row i counts ``weights[i]`` times; 0.0 where no row that counts is positive."""
+        weight = weights[self.order]
+        positive, seen = np.cumsum(weight * self.hits)[self.last], np.cumsum(weight)[self.last]
+        if not len(positive) or positive[-1] <= 0:
+            return 0.0
+        share = np.divide(positive, seen, out=np.zeros_like(positive), where=seen > 0)
+        return float(np.sum(np.diff(positive, prepend=0.0) * share) / positive[-1])
+
+
 def average_precision(scores: NDArray[Any], labels: NDArray[Any], weights: Floats | None = None) -> float:
     """Area under precision over recall, as steps; equal scores are one step. 0.0 where no row is positive.
 
@@ -61,16 +89,7 @@ def average_precision(scores: NDArray[Any], labels: NDArray[Any], weights: Float
         labels: (N,), 0 or 1.
         weights: (N,), how often each row counts.
     """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    weight = np.ones(len(order)) if weights is None else weights[order]
-    last = np.append(ranked[1:] != ranked[:-1], True)
-    positive = np.cumsum(weight * labels[order])[last]
-    seen = np.cumsum(weight)[last]
-    if not len(positive) or positive[-1] <= 0:
-        return 0.0
-    precision = np.divide(positive, seen, out=np.zeros_like(positive), where=seen > 0)
-    return float(np.sum(np.diff(positive, prepend=0.0) * precision) / positive[-1])
+    return Ranking.of(scores, labels).precision(np.ones(len(labels)) if weights is None else weights)
 
 
 def precision_change(before: Floats, after: Floats, labels: NDArray[Any], groups: NDArray[Any], *, resamples: int = 400) -> Spread:
@@ -86,13 +105,13 @@ def precision_change(before: Floats, after: Floats, labels: NDArray[Any], groups
     rng = np.random.default_rng(_STREAM)
     index = np.unique(groups, return_inverse=True)[1].reshape(-1)
     count, seeds = int(index.max()) + 1, len(before)
+    pairs = [(Ranking.of(a, labels), Ranking.of(b, labels)) for a, b in zip(before, after, strict=True)]
     each = [average_precision(b, labels) - average_precision(a, labels) for a, b in zip(before, after, strict=True)]
     found = np.empty(resamples)
     for trial in range(resamples):
         weights = np.bincount(rng.integers(0, count, count), minlength=count)[index].astype(np.float64)
-        picked = rng.integers(0, seeds, seeds)
-        found[trial] = np.mean(
-            [average_precision(after[s], labels, weights) - average_precision(before[s], labels, weights) for s in picked]
-        )
+        picked, times = np.unique(rng.integers(0, seeds, seeds), return_counts=True)
+        changes = [pairs[seed][1].precision(weights) - pairs[seed][0].precision(weights) for seed in picked]
+        found[trial] = np.average(changes, weights=times)
     low, high = np.quantile(found, [0.025, 0.975])
     return Spread(float(np.mean(each)), float(low), float(high), tuple(each))
