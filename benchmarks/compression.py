@@ -102,6 +102,10 @@ def _measured(data: Path, *, only: Sequence[str], with_studies: bool) -> Found:
             rows[name] = measure(name, model, arrays, FOLDER / "packed", task=task)
         except (SealiftError, RuntimeError) as e:
             errors[name] = " ".join(str(e).split())[:300]
+            _say(f"{name}: {errors[name]}")
+            return
+        for line in rows[name].to_json():  # at once, so that a run that is cut short has shown what it found
+            _say(json.dumps(line))
 
     for case in CASES:
         if not only or case.id in only:
@@ -141,6 +145,7 @@ def _losses(rows: Mapping[str, Row]) -> dict[str, dict[str, float | str] | str]:
                 losses[row.id] = round(emulated_loss(row, runner), 5)
             except (RuntimeError, subprocess.TimeoutExpired) as e:
                 losses[row.id] = " ".join(str(e).split())[-160:]
+            _say(f"{row.id} on {name}: {losses[row.id]}")
         found[name] = losses
     return found
 
