@@ -19,6 +19,9 @@ RECIPE = """\
 schema = 1
 task = "classification"
 
+[[technique]]
+name = "int8-static"
+
 [budget]
 accuracy_drop = 0.01
 

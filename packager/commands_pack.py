@@ -20,23 +20,41 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model")
 @click.option("--data", required=True, metavar="DATA", help="module:function returning arrays, or an .npz file.")
-@click.option("--recipe", type=click.Path(path_type=Path), help="Recipe in TOML [default: static INT8].")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Recipe in TOML [default: a search].")
 @click.option("--line", required=True, metavar="L", help="Product line.")
 @click.option("--name", required=True, metavar="N", help="Model name within the line.")
 @click.option("--version", "version", required=True, metavar="V", help="Version; a text, its order means nothing.")
 @click.option("--counter", default="0.1", show_default=True, metavar="E.N", help="Release counter, above all published ones.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Folder to write; must not exist.")
+@click.option("--explain", is_flag=True, help="Also print what a search tried, what it chose, and why.")
+@click.option("--cache", type=click.Path(path_type=Path), metavar="DIR", help="Finished trials [default: ~/.cache/sealift/trials].")
 @json_option
 def pack(
-    model: str, data: str, recipe: Path | None, line: str, name: str, version: str, counter: str, out: Path, as_json: bool
+    *,
+    model: str,
+    data: str,
+    recipe: Path | None,
+    line: str,
+    name: str,
+    version: str,
+    counter: str,
+    out: Path,
+    explain: bool,
+    cache: Path | None,
+    as_json: bool,
 ) -> None:
     """Compress MODEL, measure what that did, and seal it into a bundle.
 
     MODEL is an .onnx file, or module:function returning a torch module (or a module and example inputs). DATA holds one
     array per model input ('x' where there is one), optional 'y', 'groups' and 'split'.
 
-    Writes the folder BUNDLE (an OCI image layout, the same bytes on every run) and BUNDLE.measurements.json (clock
-    readings). A variant that is larger than the original or misses the accuracy budget is not shipped: the original is.
+    Without a recipe, or with one that names no technique, it searches for the smallest and fastest variant within the
+    accuracy budget, and writes what it chose as BUNDLE.recipe.toml, which repeats it. The search can be stopped and started
+    again: finished trials are kept.
+
+    Writes the folder BUNDLE (an OCI image layout, the same bytes on every run of one recipe with techniques) and
+    BUNDLE.measurements.json (clock readings). A variant that is larger than the original or misses the accuracy budget is
+    not shipped: the original is.
     """
     try:
         path, release_counter = BundlePath(line, name, version), Counter.parse(counter)
@@ -45,14 +63,27 @@ def pack(
             e.what, code=e.code, where="--line, --name, --version, --counter", expected=e.expected, actual=e.actual
         ) from e
     with needs_extra("packager"):
+        from packager.auto.cache import TrialCache, default_cache_folder
         from packager.pack import PackRequest
         from packager.pack import pack as run_pack
         from packager.recipe import load_recipe
-    request = PackRequest(model, data, path, release_counter, out, load_recipe(recipe))
+    loaded = load_recipe(recipe)
+    kept = TrialCache(None if loaded.auto is None else cache or default_cache_folder())
+    request = PackRequest(model, data, path, release_counter, out, loaded, kept)
     result = run_pack(request, progress=progress)
     for warning in _warnings(result):
         step(f"warning: {warning}")
+    if explain:
+        for reason in _explanation(result):
+            step(reason)
     show(_json(result), _text(result), as_json=as_json)
+
+
+def _explanation(result: PackResult) -> list[str]:
+    from packager.auto.record import explanation
+
+    record = result.facts.search
+    return ["no search: the recipe names its techniques"] if record is None else explanation(record)
 
 
 def _warnings(result: PackResult) -> list[str]:
@@ -114,6 +145,7 @@ def _json(result: PackResult) -> dict[str, object]:
         },
         "variants": [_variant_json(candidate) for candidate in facts.candidates],
         "measurements": str(result.measurements),
+        "recipe": None if result.recipe is None else str(result.recipe),
     }
 
 
@@ -150,6 +182,8 @@ def _text(result: PackResult) -> str:
             lines.append(
                 f"          latency {latency.ratio:.2f} of the original [{latency.low:.2f}, {latency.high:.2f}] on this machine"
             )
+    if result.recipe is not None:
+        lines.append(f"recipe    {result.recipe} repeats this without a search")
     idle = sum(score.without_effect for _, score in facts.golden.scores)
     lines.append(
         f"golden    {facts.golden.count} probes catch {facts.golden.worst_share:.1%} of damaged copies"

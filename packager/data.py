@@ -53,6 +53,20 @@ class Dataset:
             self.where,
         )
 
+    def join(self, other: Dataset) -> Dataset:
+        """These rows, then the other's, which come from the same source."""
+
+        def both(mine: Array | None, others: Array | None) -> Array | None:
+            return None if mine is None or others is None else np.concatenate([mine, others])
+
+        return Dataset(
+            {name: np.concatenate([array, other.inputs[name]]) for name, array in self.inputs.items()},
+            both(self.labels, other.labels),
+            both(self.groups, other.groups),
+            both(self.split, other.split),
+            self.where,
+        )
+
     def row_digests(self) -> list[bytes]:
         """SHA-256 of each row over all inputs: two rows are equal exactly if a model cannot tell them apart."""
         names = sorted(self.inputs)

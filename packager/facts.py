@@ -12,6 +12,7 @@ from device_client.bundle.contract import TensorSpec
 from device_client.bundle.counter import Counter
 from device_client.bundle.path import BundlePath
 from device_client.inference.walker import CheckedModel
+from packager.auto.record import SearchRecord
 from packager.evaluate import Evaluation
 from packager.golden import GoldenResult
 from packager.load import LoadedModel
@@ -39,7 +40,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PackFacts:
-    """Everything that the documents are made from. ``candidates``: all that were tried, in order."""
+    """Everything that the documents are made from.
+
+    ``candidates``: all that were judged on the test part, in order. ``recipe``: with the techniques that a search chose.
+    ``search``: how it went; beside the bundle only, since its course depends on a clock.
+    """
 
     path: BundlePath
     counter: Counter
@@ -52,6 +57,7 @@ class PackFacts:
     original: Estimate
     candidates: tuple[Candidate, ...]
     golden: GoldenResult
+    search: SearchRecord | None = None
 
     @property
     def shipped(self) -> tuple[Candidate, ...]:

@@ -28,7 +28,12 @@ def measurements_path(bundle: Path) -> Path:
 
 
 def write_measurements(
-    bundle: Path, *, manifest: Digest, latency: Mapping[str, Mapping[str, object]], durations_s: Mapping[str, float]
+    bundle: Path,
+    *,
+    manifest: Digest,
+    latency: Mapping[str, Mapping[str, object]],
+    durations_s: Mapping[str, float],
+    search: Mapping[str, object] | None = None,
 ) -> Path:
     """Writes the file beside the bundle.
 
@@ -37,6 +42,7 @@ def write_measurements(
         manifest: the digest of its manifest.
         latency: per variant id, ``LatencyRatio.to_json()``, or why there is none.
         durations_s: seconds that the steps of packing took.
+        search: how a search went, where there was one.
 
     Raises:
         UsageError: the file exists.
@@ -48,6 +54,7 @@ def write_measurements(
         "latency": {variant: dict(reading) for variant, reading in latency.items()},
         "energy": {"how": "unavailable", "reason": "no power meter is attached"},
         "durations_s": {name: round(seconds, 3) for name, seconds in durations_s.items()},
+        **({} if search is None else {"search": dict(search)}),
     }
     path = measurements_path(bundle)
     write_new(path, canonical_json(value) + b"\n")

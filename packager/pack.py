@@ -28,28 +28,29 @@ from device_client.bundle.path import BundlePath
 from device_client.bundle.verified import VerifiedBundle
 from device_client.inference.golden import compare, parse_golden, record
 from device_client.inference.session import open_session
-from device_client.inference.walker import check_model
-from packager.budget import BudgetVerdict
+from packager.auto.cache import TrialCache
+from packager.auto.record import search_json
 from packager.card import build_card
 from packager.contract_writer import build_contract
 from packager.data import fit_dataset, read_arrays
-from packager.evaluate import Judge, make_judge, run_rows
-from packager.facts import Candidate, PackFacts
+from packager.evaluate import make_judge, run_rows
+from packager.facts import PackFacts
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
 from packager.measurements import measurements_path, write_measurements
 from packager.recipe import Recipe
+from packager.recipe_writer import recipe_path, write_recipe
 from packager.reissue import compose_manifest
 from packager.report import build_report
 from packager.sbom import build_sbom
 from packager.split import DataParts, split_dataset
-from packager.technique import Compressed, TechniqueContext, apply_technique
+from packager.technique import TechniqueContext
 from packager.tensors import check_ranges, describe_tensors, probe_specs
+from packager.variants import ORIGINAL_ID, make_variants
 from packager.writer import refuse_existing, write_layout
 
 logger = logging.getLogger(__name__)
-ORIGINAL_ID = "fp32"
 _EXAMPLE_ROWS = 2
 
 
@@ -77,17 +78,22 @@ class PackRequest:
     counter: Counter
     out: Path
     recipe: Recipe = field(default_factory=Recipe)
+    cache: TrialCache = field(default_factory=lambda: TrialCache(None))
 
 
 @dataclass(frozen=True)
 class PackResult:
-    """A finished bundle, the facts that its documents are made from, and the clock readings beside it."""
+    """A finished bundle, the facts that its documents are made from, and what lies beside it.
+
+    ``recipe``: the file that repeats what a search chose, ``None`` where there was no search.
+    """
 
     bundle: VerifiedBundle
     out: Path
     facts: PackFacts
     latency: Mapping[str, LatencyRatio]
     measurements: Path
+    recipe: Path | None
 
 
 def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResult:
@@ -97,7 +103,7 @@ def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResul
         UsageError: a wrong model, data set or recipe, or a target that exists; nothing was written.
         VerificationError: the model, or the bundle made of it, is one that a device refuses.
     """
-    for target in (request.out, measurements_path(request.out)):
+    for target in (request.out, measurements_path(request.out), recipe_path(request.out)):
         refuse_existing(target)
     clock = _StepClock(progress)
     facts = _gather_facts(request, clock)
@@ -106,12 +112,16 @@ def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResul
     manifest, added = compose_manifest(build_contract(facts), layers)
     latency = _measure(facts, clock)
     bundle = write_layout(request.out, blobs={**blobs, **added}, manifest=manifest)
+    measurements: Path | None = None
     try:
         measurements = _write_measurements(request.out, bundle, facts, latency, clock)
+        recipe = None if facts.search is None else write_recipe(request.out, facts.recipe)
     except BaseException:
-        shutil.rmtree(request.out)  # ours, made a moment ago: a bundle without its measurements is half a result
+        shutil.rmtree(request.out)  # ours, made a moment ago: a bundle without what belongs beside it is half a result
+        if measurements is not None:
+            measurements.unlink()
         raise
-    return PackResult(bundle, request.out, facts, latency, measurements)
+    return PackResult(bundle, request.out, facts, latency, measurements, recipe)
 
 
 def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
@@ -125,7 +135,16 @@ def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
     with clock.step("judge original", length=len(parts.test)) as advance:
         reference = run_rows(loaded.model, parts.test, advance=advance)
         judge = make_judge(reference, parts.test, task=recipe.task, seed=recipe.seed, where=request.data)
-    candidates = _compress_and_judge(loaded, parts, judge, recipe, clock)
+    context = TechniqueContext(
+        calibration=parts.calibration,
+        validation=parts.validation,
+        train=parts.train,
+        task=judge.task,
+        seed=recipe.seed,
+        training=recipe.train,
+    )
+    made = make_variants(loaded, parts.test, judge, context, recipe=recipe, cache=request.cache, step=clock.step)
+    recipe, candidates = made.recipe, made.candidates
     variants = [GoldenVariant(item.id, item.model, item.precision) for item in candidates if item.refused is None]
     with clock.step("golden probes", length=recipe.golden.mutants * len(variants)) as advance:
         golden = build_golden(
@@ -141,8 +160,9 @@ def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
         task=judge.task,
         metric=judge.metric.name,
         original=judge.estimate(),
-        candidates=tuple(candidates),
+        candidates=candidates,
         golden=golden,
+        search=made.search,
     )
 
 
@@ -178,55 +198,6 @@ def _load(request: PackRequest) -> tuple[LoadedModel, DataParts]:
         max_calibration_rows=plan.max_calibration_rows,
     )
     return loaded, parts
-
-
-def _compress_and_judge(loaded: LoadedModel, parts: DataParts, judge: Judge, recipe: Recipe, clock: _StepClock) -> list[Candidate]:
-    original = Compressed(loaded.model.data, ORIGINAL_ID, module=loaded.module)
-    context = TechniqueContext(
-        calibration=parts.calibration,
-        validation=parts.validation,
-        train=parts.train,
-        task=judge.task,
-        seed=recipe.seed,
-        training=recipe.train,
-    )
-    candidates = []
-    if recipe.techniques:
-        with clock.step("compress", length=len(recipe.techniques)) as advance:
-            model = original
-            for technique in recipe.techniques:
-                model = apply_technique(technique, model, context)
-                advance(1)
-        name = "-".join(technique.name for technique in recipe.techniques)
-        with clock.step(f"judge {name}", length=len(parts.test)) as advance:
-            candidates.append(_judge(name, model, parts, judge, recipe, original=original, advance=advance))
-    if recipe.include_original or all(candidate.refused is not None for candidate in candidates):
-        candidates.append(_judge(ORIGINAL_ID, original, parts, judge, recipe, original=original, advance=None))
-    return candidates
-
-
-def _judge(
-    name: str,
-    model: Compressed,
-    parts: DataParts,
-    judge: Judge,
-    recipe: Recipe,
-    *,
-    original: Compressed,
-    advance: Callable[[int], None] | None,
-) -> Candidate:
-    checked = check_model(model.data)
-    outputs = judge.reference if model is original else run_rows(checked, parts.test, advance=advance)
-    evaluation = judge.evaluate(outputs, allowed_drop=recipe.budget.accuracy_drop)
-    refused = None
-    if len(model.data) > len(original.data):
-        refused = f"larger than the original: {len(model.data)} bytes against {len(original.data)}"
-    elif evaluation.budget.verdict is BudgetVerdict.MISSED:
-        refused = (
-            f"misses the accuracy budget: {evaluation.metric} drops by at least {evaluation.drop.low:.4f}, "
-            f"allowed {recipe.budget.accuracy_drop:g}"
-        )
-    return Candidate(name, checked, model.precision, evaluation, model.evidence, refused)
 
 
 def _layers(facts: PackFacts) -> tuple[tuple[Descriptor, ...], dict[Digest, bytes]]:
@@ -274,4 +245,5 @@ def _write_measurements(
 ) -> Path:
     skipped = {"how": "unavailable", "reason": f"it is the original, or latency.rounds is below {MIN_ROUNDS} in the recipe"}
     readings = {item.id: latency[item.id].to_json() if item.id in latency else skipped for item in facts.shipped}
-    return write_measurements(out, manifest=bundle.digest, latency=readings, durations_s=clock.durations_s)
+    search = None if facts.search is None else search_json(facts.search)
+    return write_measurements(out, manifest=bundle.digest, latency=readings, durations_s=clock.durations_s, search=search)
