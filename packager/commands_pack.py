@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, metavar="DATA", help="module:function returning arrays, or an .npz file.")
+@click.option("--data", metavar="DATA", help="module:function returning arrays, or an .npz file [default: made-up inputs].")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Recipe in TOML [default: static INT8].")
 @click.option("--line", required=True, metavar="L", help="Product line.")
 @click.option("--name", required=True, metavar="N", help="Model name within the line.")
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="Folder to write; must not exist.")
 @json_option
 def pack(
-    model: str, data: str, recipe: Path | None, line: str, name: str, version: str, counter: str, out: Path, as_json: bool
+    model: str, data: str | None, recipe: Path | None, line: str, name: str, version: str, counter: str, out: Path, as_json: bool
 ) -> None:
     """Compress MODEL, measure what that did, and seal it into a bundle.
 
     MODEL is an .onnx file, or module:function returning a torch module (or a module and example inputs). DATA holds one
-    array per model input ('x' where there is one), optional 'y', 'groups' and 'split'.
+    array per model input ('x' where there is one), optional 'y', 'groups' and 'split'. Without
+    it inputs are made up, and variants are compared with the original on those.
 
     Writes the folder BUNDLE (an OCI image layout, the same bytes on every run) and BUNDLE.measurements.json (clock
     readings). A variant that is larger than the original or misses the accuracy budget is not shipped: the original is.
@@ -57,6 +58,8 @@ def pack(
 
 def _warnings(result: PackResult) -> list[str]:
     found = []
+    if result.facts.parts.origin == "synthetic":
+        found.append("no --data: calibrated and judged on made-up inputs; nothing is known about the field")
     for candidate in result.facts.candidates:
         budget = candidate.evaluation.budget
         if candidate.refused is not None:
@@ -94,7 +97,9 @@ def _json(result: PackResult) -> dict[str, object]:
         "path": str(result.bundle.path),
         "counter": str(result.bundle.contract.counter),
         "variant": main.id,
+        "task": facts.task,
         "metric": facts.metric,
+        "data": facts.parts.origin,
         "accuracy": {
             "before": facts.original.to_json(),
             "after": main.evaluation.estimate.to_json(),

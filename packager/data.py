@@ -2,7 +2,10 @@
 
 One array per model input (``x`` where there is one input), as the model gets them; optional ``y`` (labels or
 targets), ``groups`` (subject or engine ids, never split across parts) and ``split`` (``calibration``, ``validation``,
-``test``). Dividing into parts is ``split.py``.
+``test``, ``train``). Dividing into parts is ``split.py``, what to do without data is ``synthetic.py``.
+
+An input without a batch axis of its own (a scalar, or the state of a recurrent network, whose first axis is the layer)
+has one whole tensor per row, so its array has one axis more than the input.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ class Dataset:
     """Rows of data, all arrays of the same length, in the order of the source.
 
     ``inputs``: per model input, (N, ...), of that input's dtype. ``labels``: (N,) or (N, ...). ``groups`` and
-    ``split``: (N,) of strings or integers.
+    ``split``: (N,) of strings or integers. ``whole``: names of the inputs whose rows are whole tensors.
     """
 
     inputs: Mapping[str, Array]
@@ -39,6 +42,7 @@ class Dataset:
     groups: Array | None
     split: Array | None
     where: str
+    whole: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -51,7 +55,18 @@ class Dataset:
             None if self.groups is None else self.groups[rows],
             None if self.split is None else self.split[rows],
             self.where,
+            self.whole,
         )
+
+    def feed(self, start: int, stop: int) -> dict[str, Array]:
+        """What a session gets for rows ``start`` to ``stop``; one row at a time where there are ``whole`` inputs.
+
+        Raises:
+            ValueError: several rows, of which some are whole tensors.
+        """
+        if self.whole and stop - start != 1:
+            raise ValueError("inputs without a batch axis are fed row by row")
+        return {name: array[start] if name in self.whole else array[start:stop] for name, array in self.inputs.items()}
 
     def row_digests(self) -> list[bytes]:
         """SHA-256 of each row over all inputs: two rows are equal exactly if a model cannot tell them apart."""
@@ -162,27 +177,41 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
             raise UsageError(
                 f"'{name}' must be one string or integer per row", code="data_type", where=where, actual=_describe(arrays[name])
             )
+    if "y" in arrays and arrays["y"].dtype.kind not in "fiub":
+        raise UsageError("wrong type of 'y'", code="data_type", where=where, expected="numbers", actual=_describe(arrays["y"]))
     return Dataset(
         {spec.name: _fit(arrays[spec.name], spec, where=where) for spec in inputs},
         _finite(arrays["y"], "y", where=where) if "y" in arrays else None,
         arrays.get("groups"),
         _as_text(arrays["split"]) if "split" in arrays else None,
         where,
+        frozenset(spec.name for spec in inputs if is_whole(spec)),
     )
+
+
+def is_whole(spec: ValueSpec) -> bool:
+    """Whether a row of this input is a whole tensor: the first axis is neither dynamic nor 1, or there is none."""
+    return not spec.shape or (isinstance(spec.shape[0], int) and spec.shape[0] != 1)
+
+
+def row_shape(spec: ValueSpec) -> tuple[int | str, ...]:
+    """Shape of one row of an input's array; names stand for dynamic axes."""
+    shape = spec.shape or ()
+    return shape if is_whole(spec) else shape[1:]
 
 
 def _fit(array: Array, spec: ValueSpec, *, where: str) -> Array:
     """The array in the input's dtype, if that loses nothing but float precision, and in its shape."""
-    shape = spec.shape or ()
-    fits = len(shape) == array.ndim and all(
-        not isinstance(want, int) or want == have for want, have in zip(shape[1:], array.shape[1:], strict=True)
+    shape = row_shape(spec)
+    fits = len(shape) + 1 == array.ndim and all(
+        have > 0 and (not isinstance(want, int) or want == have) for want, have in zip(shape, array.shape[1:], strict=True)
     )
     if not fits:
         raise UsageError(
             f"wrong shape of '{spec.name}'",
             code="data_shape",
             where=where,
-            expected=f"(rows, {', '.join(str(size or '?') for size in shape[1:])})",
+            expected=f"(rows, {', '.join(str(size or '?') for size in shape)})",
             actual=array.shape,
             hint="give the array exactly as the model gets it, with one row per sample",
         )

@@ -32,18 +32,19 @@ from device_client.inference.walker import check_model
 from packager.budget import BudgetVerdict
 from packager.card import build_card
 from packager.contract_writer import build_contract
-from packager.data import fit_dataset, read_arrays
+from packager.data import read_arrays
 from packager.evaluate import Judge, make_judge, run_rows
 from packager.facts import Candidate, PackFacts
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
 from packager.measurements import measurements_path, write_measurements
+from packager.parts import make_parts
 from packager.recipe import Recipe
 from packager.reissue import compose_manifest
 from packager.report import build_report
 from packager.sbom import build_sbom
-from packager.split import DataParts, split_dataset
+from packager.split import DataParts
 from packager.technique import Compressed, TechniqueContext, apply_technique
 from packager.tensors import check_ranges, describe_tensors, probe_specs
 from packager.writer import refuse_existing, write_layout
@@ -69,10 +70,10 @@ def no_progress(label: str, *, length: int) -> Iterator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class PackRequest:
-    """What to pack, from what, and where to."""
+    """What to pack, from what, and where to. ``data``: ``None`` for made-up inputs."""
 
     model: str
-    data: str
+    data: str | None
     path: BundlePath
     counter: Counter
     out: Path
@@ -124,7 +125,15 @@ def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
         advance(1)
     with clock.step("judge original", length=len(parts.test)) as advance:
         reference = run_rows(loaded.model, parts.test, advance=advance)
-        judge = make_judge(reference, parts.test, task=recipe.task, seed=recipe.seed, where=request.data)
+        judge = make_judge(
+            reference,
+            parts.test,
+            task=recipe.task,
+            seed=recipe.seed,
+            where=parts.test.where,
+            metric=recipe.metric,
+            output=recipe.output,
+        )
     candidates = _compress_and_judge(loaded, parts, judge, recipe, clock)
     variants = [GoldenVariant(item.id, item.model, item.precision) for item in candidates if item.refused is None]
     with clock.step("golden probes", length=recipe.golden.mutants * len(variants)) as advance:
@@ -162,22 +171,13 @@ class _StepClock:
 
 
 def _load(request: PackRequest) -> tuple[LoadedModel, DataParts]:
-    arrays = read_arrays(request.data)
+    arrays = None if request.data is None else read_arrays(request.data)
 
     def example() -> Mapping[str, NDArray[Any]]:
-        return {name: array[:_EXAMPLE_ROWS] for name, array in arrays.items()}
+        return {name: array[:_EXAMPLE_ROWS] for name, array in (arrays or {}).items()}
 
-    plan = request.recipe.data
     loaded = load_model(request.model, seed=request.recipe.seed, example=example)
-    data = fit_dataset(arrays, loaded.model.inputs, where=request.data)
-    parts = split_dataset(
-        data,
-        seed=request.recipe.seed,
-        calibration_share=plan.calibration_share,
-        validation_share=plan.validation_share,
-        max_calibration_rows=plan.max_calibration_rows,
-    )
-    return loaded, parts
+    return loaded, make_parts(arrays, loaded.model, request.recipe, where=request.data or "")
 
 
 def _compress_and_judge(loaded: LoadedModel, parts: DataParts, judge: Judge, recipe: Recipe, clock: _StepClock) -> list[Candidate]:

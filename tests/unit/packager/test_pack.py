@@ -190,7 +190,7 @@ def test_a_variant_that_is_larger_than_the_original_does_not_ship(tmp_path: Path
 
 
 def test_an_unproven_budget_ships_with_its_label(tmp_path: Path) -> None:
-    data = save_npz(tmp_path, x=rows(80, (64,)), y=np.zeros(80, np.int64))
+    data = save_npz(tmp_path, x=rows(80, (64,)), y=np.arange(80) % 10)
     recipe = replace(Recipe(), budget=replace(Recipe().budget, accuracy_drop=0.001))
     model = write(tmp_path, mlp(features=64, hidden=64, classes=10))
     result = pack(PackRequest(model, data, PATH, Counter(0, 1), tmp_path / "b", recipe))
