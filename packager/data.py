@@ -66,7 +66,7 @@ class Dataset:
         """
         if self.whole and stop - start != 1:
             raise ValueError("inputs without a batch axis are fed row by row")
-        return {name: array[start] if name in self.whole else array[start:stop] for name, array in self.inputs.items()}
+        return {name: np.asarray(array[start]) if name in self.whole else array[start:stop] for name, array in self.inputs.items()}
 
     def row_digests(self) -> list[bytes]:
         """SHA-256 of each row over all inputs: two rows are equal exactly if a model cannot tell them apart."""

@@ -2,7 +2,8 @@
 
 A bootstrap alone says [0, 0] when no sampled row differs, which is not what a sample can show. So intervals are never
 narrower than a rule that knows this: Wilson's and Agresti and Min's for shares of rows, else the rule of three (with 95 %
-confidence at most three in N unseen rows are of a kind that N rows do not show) times the largest change that was seen.
+confidence at most three in N unseen rows are of a kind that N rows do not show) times the largest change that was seen. That
+rule lifts the upper end only: what may still be unseen is no excuse for a drop that is seen.
 Outputs that equal the original's have no drop at all; that case is the caller's.
 """
 
@@ -61,13 +62,14 @@ def drop_interval(metric: Metric, original: Measured, variant: Measured, resampl
         differences = original.scores - variant.scores
         wide = agresti_min(int((differences > 0).sum()), int((differences < 0).sum()), samples)
         return Estimate(value, min(low, wide[0]), max(high, wide[1]), samples, f"{method}, widened to Agresti-Min")
-    carriers = statistic.carriers(resampler)
+    share = min(1.0, _RULE_OF_THREE / statistic.carriers(resampler))
     if np.array_equal(original.scores, variant.scores):
-        reach, note = 1.0, f"rule of three over {_units_name(resampler)}: no row differs"
-    else:
-        reach, note = statistic.reach(original.scores, variant.scores, resampler) / float(metric.scale(original.value)), ""
-    margin = min(1.0, _RULE_OF_THREE / carriers) * reach
-    return Estimate(value, min(low, value - margin), max(high, value + margin), samples, note or f"{method}, rule of three")
+        method = f"rule of three over {_units_name(resampler)}: no row differs"
+        return Estimate(value, value - share, value + share, samples, method)
+    change = share * statistic.reach(original.scores, variant.scores, resampler)
+    worse = statistic.shifted(variant.value, -change if metric.higher_is_better else change)
+    high = max(high, float(metric.loss(original.value, worse)))
+    return Estimate(value, min(low, value), high, samples, f"{method}, rule of three above")
 
 
 def samples_needed(

@@ -46,7 +46,15 @@ def synthetic_dataset(model: CheckedModel, *, ranges: Ranges, rows: int, seed: i
     bounds = {**_integer_bounds(model, ranges), **ranges}
     inputs = {spec.name: _rows_of(spec, bounds.get(spec.name), rows=rows, rng=rng) for spec in model.inputs}
     whole = frozenset(spec.name for spec in model.inputs if is_whole(spec))
-    return Dataset(inputs, None, None, None, WHERE, whole)
+    return _distinct(Dataset(inputs, None, None, None, WHERE, whole))
+
+
+def _distinct(data: Dataset) -> Dataset:
+    """Each row once: a repeated one would count as evidence twice."""
+    first: dict[bytes, int] = {}
+    for row, digest in enumerate(data.row_digests()):
+        first.setdefault(digest, row)
+    return data.take(np.asarray(sorted(first.values()), dtype=np.int64))
 
 
 def _rows_of(spec: ValueSpec, bounds: tuple[float, float] | None, *, rows: int, rng: np.random.Generator) -> Array:

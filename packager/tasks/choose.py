@@ -146,9 +146,9 @@ def _detect(question: _Question) -> str:
         return "regression"
     for name in names:
         array = reference[name]
-        if labels.ndim == 2 and array.ndim == 3 and array.shape[:2] == labels.shape and _has_ids(data, labels.shape):
+        if array.ndim == 3 and labels.shape == array.shape[:2] and _has_ids(data, labels.shape):
             return "language-modelling"
-        if classes.class_scores(array, labels.shape[1:]) is not None:
+        if classes.class_scores(array, _positions(labels)) is not None:
             return "classification"
         binary = labels.size == len(labels) and labels.min() >= 0 and labels.max() <= 1
         if binary and classes.is_one_score(array) and array.min() >= 0 and array.max() <= 1:
@@ -204,7 +204,8 @@ def _positions(labels: Array) -> tuple[int, ...]:
 def _regression(question: _Question) -> Metric:
     reference, labels = question.reference, question.data.labels
     if labels is None:
-        question.named("regression", "fidelity")
+        if question.named("regression", "fidelity") != "fidelity":
+            question.labels("regression", "targets of the output's shape")
         return values.fidelity(reference, _numbers(question))
     wanted = labels
 

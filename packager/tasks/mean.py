@@ -36,11 +36,14 @@ class Mean:
         return resampler.units
 
     def reach(self, original: Floats, variant: Floats, resampler: Resampler) -> float:
-        """Linearised: the largest change of one unit's sum, as if every unit had it."""
+        """The largest change of one unit's sum, as if every unit had it; of the mean, before any exponential."""
         (before, weight), (after, _) = _columns(original), _columns(variant)
         largest = float(np.abs(resampler.unit_sums(before - after)).max())
-        slope = self.value(variant) if self.exponential else 1.0
-        return slope * largest * resampler.units / float(weight.sum())
+        return largest * resampler.units / float(weight.sum())
+
+    def shifted(self, value: float, change: float) -> float:
+        """The figure after a change of the mean."""
+        return value * float(np.exp(min(change, 500.0))) if self.exponential else value + change
 
     def _finish(self, ratio: Floats) -> Floats:
         # e^500 stands for any ruin: larger numbers are neither finite in JSON nor of use.

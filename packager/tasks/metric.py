@@ -52,7 +52,14 @@ class Statistic(Protocol):
         ...
 
     def reach(self, original: Floats, variant: Floats, resampler: Resampler) -> float:
-        """By how much the figure would change if every carrier changed like the one that changed most; at least one step."""
+        """By how much the figure would change if every carrier changed like the one that changed most; at least one step.
+
+        In the unit that ``shifted`` takes.
+        """
+        ...
+
+    def shifted(self, value: float, change: float) -> float:
+        """The figure after a change as ``reach`` counts it."""
         ...
 
 

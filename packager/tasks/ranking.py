@@ -44,6 +44,10 @@ class Ranking:
         largest = max(float(np.abs(one - other).max()) for one, other in zip(before, after, strict=True))
         return max(largest, 1.0 / max(int(self.positive.sum()), int((~self.positive).sum())))
 
+    def shifted(self, value: float, change: float) -> float:
+        """The figure after a change of it."""
+        return value + change
+
     def _figures(self, order: _Order, counts: NDArray[np.float32]) -> Floats:
         """Counts (resamples, N) to figures (resamples,)."""
         positives, negatives = counts[:, order.positives], counts[:, order.negatives]

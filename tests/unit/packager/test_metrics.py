@@ -109,6 +109,7 @@ def test_a_continuous_score_that_hardly_changes_has_a_narrow_interval_but_never_
     drop = drop_of(original, variant, binary=False)
     assert drop.value == pytest.approx(5e-4, rel=0.2)
     assert 0 < drop.high - drop.low < 1e-3
+    assert drop.low > 0
     constant = drop_of(original, original - 1e-3, binary=False)
     assert constant.high > constant.value  # no spread at all between rows, and still not certainty
 
