@@ -5,7 +5,7 @@ targets), ``groups`` (subject or engine ids, never split across parts) and ``spl
 ``test``, ``train``). Dividing into parts is ``split.py``, what to do without data is ``synthetic.py``.
 
 An input without a batch axis of its own (a scalar, or the state of a recurrent network, whose first axis is the layer)
-has one whole tensor per row, so its array has one axis more than the input.
+has one whole tensor per row, so its array has one axis more than the input; ``feed.py`` makes runs of it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from device_client.bundle.digest import Digest
 from device_client.entrypoint import is_entry_point, load_entry_point
 from device_client.errors import UsageError
 from device_client.inference.walker import ValueSpec
+from packager.feed import row_shape
 
 Array = NDArray[Any]
 RESERVED = ("y", "groups", "split")
@@ -34,7 +35,7 @@ class Dataset:
     """Rows of data, all arrays of the same length, in the order of the source.
 
     ``inputs``: per model input, (N, ...), of that input's dtype. ``labels``: (N,) or (N, ...). ``groups`` and
-    ``split``: (N,) of strings or integers. ``whole``: names of the inputs whose rows are whole tensors.
+    ``split``: (N,) of strings or integers.
     """
 
     inputs: Mapping[str, Array]
@@ -42,7 +43,6 @@ class Dataset:
     groups: Array | None
     split: Array | None
     where: str
-    whole: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -55,18 +55,7 @@ class Dataset:
             None if self.groups is None else self.groups[rows],
             None if self.split is None else self.split[rows],
             self.where,
-            self.whole,
         )
-
-    def feed(self, start: int, stop: int) -> dict[str, Array]:
-        """What a session gets for rows ``start`` to ``stop``; one row at a time where there are ``whole`` inputs.
-
-        Raises:
-            ValueError: several rows, of which some are whole tensors.
-        """
-        if self.whole and stop - start != 1:
-            raise ValueError("inputs without a batch axis are fed row by row")
-        return {name: np.asarray(array[start]) if name in self.whole else array[start:stop] for name, array in self.inputs.items()}
 
     def row_digests(self) -> list[bytes]:
         """SHA-256 of each row over all inputs: two rows are equal exactly if a model cannot tell them apart."""
@@ -185,19 +174,7 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
         arrays.get("groups"),
         _as_text(arrays["split"]) if "split" in arrays else None,
         where,
-        frozenset(spec.name for spec in inputs if is_whole(spec)),
     )
-
-
-def is_whole(spec: ValueSpec) -> bool:
-    """Whether a row of this input is a whole tensor: the first axis is neither dynamic nor 1, or there is none."""
-    return not spec.shape or (isinstance(spec.shape[0], int) and spec.shape[0] != 1)
-
-
-def row_shape(spec: ValueSpec) -> tuple[int | str, ...]:
-    """Shape of one row of an input's array; names stand for dynamic axes."""
-    shape = spec.shape or ()
-    return shape if is_whole(spec) else shape[1:]
 
 
 def _fit(array: Array, spec: ValueSpec, *, where: str) -> Array:

@@ -22,12 +22,12 @@ from packager.data import Dataset
 from packager.intervals import Measured, drop_interval, figure_interval, measure, samples_needed
 from packager.metrics import Estimate
 from packager.resampling import Resampler
-from packager.row_runner import BATCH_ROWS, batch_rows, run_rows
+from packager.row_runner import BATCH_ROWS, run_rows
 from packager.tasks.choose import choose
 from packager.tasks.metric import Metric, Outputs
 from packager.tasks.ranking import Ranking
 
-__all__ = ["BATCH_ROWS", "Evaluation", "Judge", "batch_rows", "make_judge", "run_rows"]
+__all__ = ["BATCH_ROWS", "Evaluation", "Judge", "make_judge", "run_rows"]
 
 _RESAMPLING_STREAM = 0x5EA1  # so that intervals do not reuse the numbers of the split
 

@@ -35,6 +35,7 @@ from packager.contract_writer import build_contract
 from packager.data import read_arrays
 from packager.evaluate import Judge, make_judge, run_rows
 from packager.facts import Candidate, PackFacts
+from packager.feed import feed_rows
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
@@ -260,7 +261,7 @@ def _measure(facts: PackFacts, clock: _StepClock) -> dict[str, LatencyRatio]:
     compressed = [candidate for candidate in facts.shipped if candidate.id != ORIGINAL_ID]
     if rounds < MIN_ROUNDS or not compressed:
         return {}
-    feeds = {name: array[:1] for name, array in facts.parts.test.inputs.items()}
+    feeds = feed_rows(facts.loaded.model.inputs, facts.parts.test.inputs)
     measured = {}
     with clock.step("latency", length=len(compressed)) as advance:
         for candidate in compressed:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_client.errors import UsageError
-from device_client.inference.session import Session, open_session
+from device_client.inference.session import open_session
 from device_client.inference.walker import CheckedModel
 from packager.data import Dataset
+from packager.feed import feed_rows, rows_per_run
 
 BATCH_ROWS = 128
 MAX_OUTPUT_BYTES = 2**30  # of all outputs for all rows: reference and variant are both in memory
@@ -40,23 +41,18 @@ def run_rows(model: CheckedModel, data: Dataset, *, advance: Callable[[int], Non
         FormatError: the runtime failed (``model_run``).
     """
     with open_session(model) as session:
-        batch = 1 if data.whole or _BATCH_DEPENDENT in model.data else batch_rows(session)
-        first = session.run(data.feed(0, min(batch, len(data))))
+        specs = session.inputs
+        batch = 1 if _BATCH_DEPENDENT in model.data else rows_per_run(specs, data.inputs, limit=BATCH_ROWS)
+        first = session.run(feed_rows(specs, data.inputs, count=min(batch, len(data))))
         if any(array.shape[:1] != (min(batch, len(data)),) for array in first.values()):
             batch = 1
         collected = _Collected(rows=len(data), where=data.where)
         for start in range(0, len(data), batch):
             stop = min(start + batch, len(data))
-            collected.put(start, stop, session.run(data.feed(start, stop)))
+            collected.put(start, stop, session.run(feed_rows(specs, data.inputs, start=start, count=stop - start)))
             if advance is not None:
                 advance(stop - start)
     return collected.arrays()
-
-
-def batch_rows(session: Session) -> int:
-    """Rows per run: ``BATCH_ROWS`` where every input's first axis is dynamic, else one."""
-    dynamic = all(spec.shape and not isinstance(spec.shape[0], int) for spec in session.inputs)
-    return BATCH_ROWS if dynamic else 1
 
 
 class _Collected:

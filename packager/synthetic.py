@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from device_client.errors import FormatError, UsageError
 from device_client.inference.session import Session, open_session
 from device_client.inference.walker import CheckedModel, ValueSpec
-from packager.data import Array, Dataset, is_whole, row_shape
+from packager.data import Array, Dataset
+from packager.feed import is_batched, row_shape
 from packager.probes import ProbeSpec, make_probes
 
 MAX_INPUT_BYTES = 64 * 2**20  # of all rows together: larger inputs get fewer rows
@@ -45,8 +46,7 @@ def synthetic_dataset(model: CheckedModel, *, ranges: Ranges, rows: int, seed: i
     rng = np.random.default_rng([seed, int(model.digest.hex[:16], 16)])
     bounds = {**_integer_bounds(model, ranges), **ranges}
     inputs = {spec.name: _rows_of(spec, bounds.get(spec.name), rows=rows, rng=rng) for spec in model.inputs}
-    whole = frozenset(spec.name for spec in model.inputs if is_whole(spec))
-    return _distinct(Dataset(inputs, None, None, None, WHERE, whole))
+    return _distinct(Dataset(inputs, None, None, None, WHERE))
 
 
 def _distinct(data: Dataset) -> Dataset:
@@ -73,7 +73,7 @@ def _rows_of(spec: ValueSpec, bounds: tuple[float, float] | None, *, rows: int, 
 
 def _sizes(spec: ValueSpec) -> tuple[int, ...]:
     """Shape of one row; of a whole tensor with a dynamic axis that axis is the batch, and 1."""
-    dynamic = 1 if is_whole(spec) else DYNAMIC_SIZE
+    dynamic = DYNAMIC_SIZE if is_batched(spec) else 1
     return tuple(size if isinstance(size, int) else dynamic for size in row_shape(spec))
 
 
@@ -121,6 +121,6 @@ def _at_rest(session: Session, ranges: Ranges, values: Mapping[str, int]) -> dic
     for spec in session.inputs:
         dtype = np.dtype(spec.dtype or "float32")
         low = ranges.get(spec.name, (0.0, 0.0))[0]
-        shape = _sizes(spec) if is_whole(spec) else (1, *_sizes(spec))
+        shape = (1, *_sizes(spec)) if is_batched(spec) else _sizes(spec)
         feed[spec.name] = np.full(shape, values.get(spec.name, math.ceil(low) if dtype.kind in "iub" else low), dtype=dtype)
     return feed

@@ -10,6 +10,7 @@ import pytest
 from device_client.errors import UsageError
 from device_client.inference.walker import ValueSpec
 from packager.data import Dataset, fit_dataset, read_arrays
+from packager.feed import feed_rows, rows_per_run
 from packager.split import split_dataset
 
 from .models import TRAINER, rows, save_npz
@@ -100,7 +101,6 @@ def test_a_data_function_must_return_a_mapping(tmp_path: Path, monkeypatch: pyte
         pytest.param({"x": np.full((3, 6), 1j)}, "data_type", id="complex"),
         pytest.param({"x": rows(3), "y": np.array(["cat", "dog", "cat"])}, "data_type", id="labels as text"),
         pytest.param({"x": rows(3), "y": np.array([0, np.nan, 1])}, "data_value", id="label that is no number"),
-        pytest.param({"x": rows(3, (0,))}, "data_shape", id="rows without a value"),
         pytest.param({"x": rows(3), "groups": rows(3)}, "data_type", id="groups of floats"),
         pytest.param({"x": rows(3), "y": np.array([0, np.inf, 1])}, "data_value", id="infinite target"),
     ],
@@ -181,17 +181,24 @@ def test_a_row_or_group_that_is_trained_on_cannot_be_tested_on() -> None:
         assert caught.value.code == "data_leak"
 
 
+def test_a_dynamic_axis_takes_any_size_but_none() -> None:
+    specs = (ValueSpec("x", "float32", ("N", "T")),)
+    assert fit_dataset({"x": rows(3, (9,))}, specs, where="d").inputs["x"].shape == (3, 9)
+    with pytest.raises(UsageError) as caught:
+        fit_dataset({"x": rows(3, (0,))}, specs, where="d")
+    assert caught.value.code == "data_shape"
+
+
 STATE = (ValueSpec("x", "float32", ("N", 3)), ValueSpec("state", "float32", (2, "N", 4)), ValueSpec("rate", "int64", ()))
 
 
 def test_a_recurrent_state_and_a_scalar_have_one_whole_tensor_per_row() -> None:
     arrays = {"x": rows(5, (3,)), "state": rows(5, (2, 1, 4)), "rate": np.full(5, 16000)}
     data = fit_dataset(arrays, STATE, where="d")
-    fed = data.take(np.array([4])).feed(0, 1)
+    fed = feed_rows(STATE, data.inputs, start=4)
     assert {name: array.shape for name, array in fed.items()} == {"x": (1, 3), "state": (2, 1, 4), "rate": ()}
     assert np.array_equal(fed["state"], arrays["state"][4])
-    with pytest.raises(ValueError, match="row by row"):
-        data.feed(0, 2)
+    assert rows_per_run(STATE, data.inputs, limit=9) == 1
     with pytest.raises(UsageError) as caught:
         fit_dataset({**arrays, "state": rows(5, (3, 1, 4))}, STATE, where="d")
     assert (caught.value.code, caught.value.expected) == ("data_shape", "(rows, 2, N, 4)")

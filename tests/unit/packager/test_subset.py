@@ -23,6 +23,7 @@ def test_a_subset_keeps_the_share_of_each_class_and_every_class() -> None:
     assert counts[2] >= 1
     assert abs(counts[0] - 30) <= 1
     assert abs(counts[1] - 9) <= 1
+    assert sorted(subset(data_of(labels), 3, seed=0).labels.tolist()) == [0, 1, 2]
 
 
 def test_a_subset_is_the_same_every_time_and_whatever_the_order_of_the_source() -> None:
