@@ -8,6 +8,8 @@ import numpy as np
 
 from packager.resampling import Floats, Resampler
 
+_MOST = 100.0  # e^100 stands for any ruin: squared it is still finite, as JSON needs
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -43,11 +45,10 @@ class Mean:
 
     def shifted(self, value: float, change: float) -> float:
         """The figure after a change of the mean."""
-        return value * float(np.exp(min(change, 500.0))) if self.exponential else value + change
+        return value * float(np.exp(min(change, _MOST))) if self.exponential else value + change
 
     def _finish(self, ratio: Floats) -> Floats:
-        # e^500 stands for any ruin: larger numbers are neither finite in JSON nor of use.
-        return np.exp(np.minimum(ratio, 500.0)) if self.exponential else ratio
+        return np.exp(np.minimum(ratio, _MOST)) if self.exponential else ratio
 
 
 def _columns(scores: Floats) -> tuple[Floats, Floats]:

@@ -137,6 +137,7 @@ def estimate(low: float, high: float) -> Estimate:
         pytest.param(-0.02, 0.01, BudgetVerdict.MET, id="whole interval within the budget"),
         pytest.param(-0.02, 0.0101, BudgetVerdict.UNPROVEN, id="upper end outside"),
         pytest.param(0.0101, 0.05, BudgetVerdict.MISSED, id="whole interval outside"),
+        pytest.param(float("nan"), float("nan"), BudgetVerdict.MISSED, id="no number at all"),
     ],
 )
 def test_budget_verdict_follows_the_interval(low: float, high: float, verdict: BudgetVerdict) -> None:

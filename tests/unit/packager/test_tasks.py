@@ -163,6 +163,7 @@ def test_a_ruled_out_token_is_a_finite_loss() -> None:
     ruled_out = np.where(np.arange(7) == IDS[..., np.newaxis], -np.inf, TOKENS).astype(np.float32)
     found = judge(TOKENS, IDS, task="language-modelling").evaluate({"y": np.nan_to_num(ruled_out, neginf=-1e9)}, allowed_drop=0.005)
     assert np.isfinite([found.estimate.value, found.drop.high]).all()
+    assert found.estimate.value > 1e20
     assert found.budget.verdict.value == "missed"
 
 
