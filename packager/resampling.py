@@ -22,7 +22,7 @@ _BLOCK_ELEMENTS = 4_000_000  # bounds one block: 32 MB of draws
 _KEPT_BYTES = 64_000_000
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.uint16] | NDArray[np.uint32]
+Counts = NDArray[np.unsignedinteger[Any]]
 
 
 class Resampler:
@@ -71,7 +71,9 @@ class Resampler:
 
     def _draw(self) -> Iterator[Counts]:
         rng = np.random.default_rng(self._seed)
-        dtype = np.uint16 if self.units < 2**16 else np.uint32  # a unit is drawn at most `units` times
+        dtype: type[np.unsignedinteger[Any]] = (
+            np.uint16 if self.units < 2**16 else np.uint32
+        )  # a unit is drawn at most `units` times
         size = max(1, min(_BLOCK_ELEMENTS // max(self.units, self.rows), self.resamples))
         for start in range(0, self.resamples, size):
             count = min(size, self.resamples - start)

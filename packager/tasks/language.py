@@ -51,4 +51,4 @@ def _losses(values: Array, wanted: Array, *, probabilities: bool) -> Floats:
         return np.asarray(-np.log(np.maximum(chosen, _SMALLEST)))
     top = values.max(axis=-1).astype(np.float64)
     sums = np.exp(values.astype(np.float64) - top[..., np.newaxis]).sum(axis=-1)
-    return np.minimum(np.log(sums) + top - chosen, -np.log(_SMALLEST))
+    return np.asarray(np.minimum(np.log(sums) + top - chosen, -np.log(_SMALLEST)))

@@ -42,7 +42,7 @@ def recurrent() -> CheckedModel:
 
 def test_a_recurrent_model_runs_row_by_row_and_its_state_comes_out_per_row() -> None:
     model, steps = recurrent(), list[int]()
-    arrays = {"x": rows(7, (3,)), "state": rows(7, (2, 1, 3), seed=2), "rate": np.arange(7)}
+    arrays: dict[str, Any] = {"x": rows(7, (3,)), "state": rows(7, (2, 1, 3), seed=2), "rate": np.arange(7)}
     found = run_rows(model, fit_dataset(arrays, model.inputs, where="d"), advance=steps.append)
     expected = arrays["x"] + arrays["state"][:, 0, 0] + np.arange(7, dtype=np.float32)[:, np.newaxis]
     assert np.allclose(found["y"], expected)
