@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, metavar="DATA", help="module:function returning arrays, or an .npz file.")
+@click.option("--data", metavar="DATA", help="module:function returning arrays, or an .npz file [default: made-up inputs].")
 @click.option("--recipe", type=click.Path(path_type=Path), help="Recipe in TOML [default: a search].")
 @click.option("--line", required=True, metavar="L", help="Product line.")
 @click.option("--name", required=True, metavar="N", help="Model name within the line.")
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def pack(
     *,
     model: str,
-    data: str,
+    data: str | None,
     recipe: Path | None,
     line: str,
     name: str,
@@ -46,7 +46,8 @@ def pack(
     """Compress MODEL, measure what that did, and seal it into a bundle.
 
     MODEL is an .onnx file, or module:function returning a torch module (or a module and example inputs). DATA holds one
-    array per model input ('x' where there is one), optional 'y', 'groups' and 'split'.
+    array per model input ('x' where there is one), optional 'y', 'groups' and 'split'. Without
+    it inputs are made up, and variants are compared with the original on those.
 
     Without a recipe, or with one that names no technique, it searches for the smallest and fastest variant within the
     accuracy budget, and writes what it chose as BUNDLE.recipe.toml, which repeats it. The search can be stopped and started
@@ -88,6 +89,8 @@ def _explanation(result: PackResult) -> list[str]:
 
 def _warnings(result: PackResult) -> list[str]:
     found = []
+    if result.facts.parts.origin == "synthetic":
+        found.append("no --data: calibrated and judged on made-up inputs; nothing is known about the field")
     for candidate in result.facts.candidates:
         budget = candidate.evaluation.budget
         if candidate.refused is not None:
@@ -125,7 +128,9 @@ def _json(result: PackResult) -> dict[str, object]:
         "path": str(result.bundle.path),
         "counter": str(result.bundle.contract.counter),
         "variant": main.id,
+        "task": facts.task,
         "metric": facts.metric,
+        "data": facts.parts.origin,
         "accuracy": {
             "before": facts.original.to_json(),
             "after": main.evaluation.estimate.to_json(),

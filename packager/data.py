@@ -2,7 +2,10 @@
 
 One array per model input (``x`` where there is one input), as the model gets them; optional ``y`` (labels or
 targets), ``groups`` (subject or engine ids, never split across parts) and ``split`` (``calibration``, ``validation``,
-``test``). Dividing into parts is ``split.py``.
+``test``, ``train``). Dividing into parts is ``split.py``, what to do without data is ``synthetic.py``.
+
+An input without a batch axis of its own (a scalar, or the state of a recurrent network, whose first axis is the layer)
+has one whole tensor per row, so its array has one axis more than the input; ``feed.py`` makes runs of it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from device_client.bundle.digest import Digest
 from device_client.entrypoint import is_entry_point, load_entry_point
 from device_client.errors import UsageError
 from device_client.inference.walker import ValueSpec
+from packager.feed import row_shape
 
 Array = NDArray[Any]
 RESERVED = ("y", "groups", "split")
@@ -176,6 +180,8 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
             raise UsageError(
                 f"'{name}' must be one string or integer per row", code="data_type", where=where, actual=_describe(arrays[name])
             )
+    if "y" in arrays and arrays["y"].dtype.kind not in "fiub":
+        raise UsageError("wrong type of 'y'", code="data_type", where=where, expected="numbers", actual=_describe(arrays["y"]))
     return Dataset(
         {spec.name: _fit(arrays[spec.name], spec, where=where) for spec in inputs},
         _finite(arrays["y"], "y", where=where) if "y" in arrays else None,
@@ -187,16 +193,16 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
 
 def _fit(array: Array, spec: ValueSpec, *, where: str) -> Array:
     """The array in the input's dtype, if that loses nothing but float precision, and in its shape."""
-    shape = spec.shape or ()
-    fits = len(shape) == array.ndim and all(
-        not isinstance(want, int) or want == have for want, have in zip(shape[1:], array.shape[1:], strict=True)
+    shape = row_shape(spec)
+    fits = len(shape) + 1 == array.ndim and all(
+        have > 0 and (not isinstance(want, int) or want == have) for want, have in zip(shape, array.shape[1:], strict=True)
     )
     if not fits:
         raise UsageError(
             f"wrong shape of '{spec.name}'",
             code="data_shape",
             where=where,
-            expected=f"(rows, {', '.join(str(size or '?') for size in shape[1:])})",
+            expected=f"(rows, {', '.join(str(size or '?') for size in shape)})",
             actual=array.shape,
             hint="give the array exactly as the model gets it, with one row per sample",
         )

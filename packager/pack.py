@@ -32,19 +32,21 @@ from packager.auto.cache import TrialCache
 from packager.auto.record import search_json
 from packager.card import build_card
 from packager.contract_writer import build_contract
-from packager.data import fit_dataset, read_arrays
+from packager.data import read_arrays
 from packager.evaluate import make_judge, run_rows
 from packager.facts import PackFacts
+from packager.feed import feed_rows
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
 from packager.measurements import measurements_path, write_measurements
+from packager.parts import make_parts
 from packager.recipe import Recipe
 from packager.recipe_writer import recipe_path, write_recipe
 from packager.reissue import compose_manifest
 from packager.report import build_report
 from packager.sbom import build_sbom
-from packager.split import DataParts, split_dataset
+from packager.split import DataParts
 from packager.technique import TechniqueContext
 from packager.tensors import check_ranges, describe_tensors, probe_specs
 from packager.variants import ORIGINAL_ID, make_variants
@@ -70,10 +72,10 @@ def no_progress(label: str, *, length: int) -> Iterator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class PackRequest:
-    """What to pack, from what, and where to."""
+    """What to pack, from what, and where to. ``data``: ``None`` for made-up inputs."""
 
     model: str
-    data: str
+    data: str | None
     path: BundlePath
     counter: Counter
     out: Path
@@ -134,7 +136,15 @@ def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
         advance(1)
     with clock.step("judge original", length=len(parts.test)) as advance:
         reference = run_rows(loaded.model, parts.test, advance=advance)
-        judge = make_judge(reference, parts.test, task=recipe.task, seed=recipe.seed, where=request.data)
+        judge = make_judge(
+            reference,
+            parts.test,
+            task=recipe.task,
+            seed=recipe.seed,
+            where=parts.test.where,
+            metric=recipe.metric,
+            output=recipe.output,
+        )
     context = TechniqueContext(
         calibration=parts.calibration,
         validation=parts.validation,
@@ -182,22 +192,13 @@ class _StepClock:
 
 
 def _load(request: PackRequest) -> tuple[LoadedModel, DataParts]:
-    arrays = read_arrays(request.data)
+    arrays = None if request.data is None else read_arrays(request.data)
 
     def example() -> Mapping[str, NDArray[Any]]:
-        return {name: array[:_EXAMPLE_ROWS] for name, array in arrays.items()}
+        return {name: array[:_EXAMPLE_ROWS] for name, array in (arrays or {}).items()}
 
-    plan = request.recipe.data
     loaded = load_model(request.model, seed=request.recipe.seed, example=example)
-    data = fit_dataset(arrays, loaded.model.inputs, where=request.data)
-    parts = split_dataset(
-        data,
-        seed=request.recipe.seed,
-        calibration_share=plan.calibration_share,
-        validation_share=plan.validation_share,
-        max_calibration_rows=plan.max_calibration_rows,
-    )
-    return loaded, parts
+    return loaded, make_parts(arrays, loaded.model, request.recipe, where=request.data or "")
 
 
 def _layers(facts: PackFacts) -> tuple[tuple[Descriptor, ...], dict[Digest, bytes]]:
@@ -231,7 +232,7 @@ def _measure(facts: PackFacts, clock: _StepClock) -> dict[str, LatencyRatio]:
     compressed = [candidate for candidate in facts.shipped if candidate.id != ORIGINAL_ID]
     if rounds < MIN_ROUNDS or not compressed:
         return {}
-    feeds = {name: array[:1] for name, array in facts.parts.test.inputs.items()}
+    feeds = feed_rows(facts.loaded.model.inputs, facts.parts.test.inputs)
     measured = {}
     with clock.step("latency", length=len(compressed)) as advance:
         for candidate in compressed:

@@ -19,23 +19,28 @@ from device_client.errors import FormatError, UsageError
 from packager.auto.settings import AutoPlan
 from packager.golden_plan import GoldenPlan
 from packager.quantise import Int8Static
+from packager.tasks.choose import METRICS, TASKS
 from packager.technique import TechniqueStep, read_technique
 from packager.toml_table import TomlTable
 from packager.training_plan import TrainingPlan
 
 SCHEMA = 1
 MAX_RECIPE_BYTES = 256 * 1024
-TASKS = ("auto", "classification", "regression")
+METRIC_NAMES = ("auto", *sorted({name for names in METRICS.values() for name in names}))
 DEFAULT_BUDGET = Budget(accuracy_drop=0.005, ram_bytes=256 * 1024 * 1024, latency_ratio=1.5)
 
 
 @dataclass(frozen=True)
 class DataPlan:
-    """How data without a ``split`` column is divided; the rest of the shares is the test part."""
+    """How data without a ``split`` column is divided; the rest of the shares is the test part.
+
+    ``synthetic_rows``: how many rows are made up where there is no data.
+    """
 
     calibration_share: float = 0.2
     validation_share: float = 0.2
     max_calibration_rows: int = 512
+    synthetic_rows: int = 1000
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Recipe:
     """
 
     task: str = "auto"
+    metric: str = "auto"
+    output: str = ""
     seed: int = 0
     include_original: bool = False
     techniques: tuple[TechniqueStep, ...] = (TechniqueStep("int8-static", Int8Static()),)
@@ -91,6 +98,8 @@ class Recipe:
         return {
             "schema": SCHEMA,
             "task": self.task,
+            "metric": self.metric,
+            "output": self.output,
             "seed": self.seed,
             "include_original": self.include_original,
             **self._what_to_do(),
@@ -154,6 +163,8 @@ def read_recipe(value: object, *, where: str) -> Recipe:
     auto = _read_auto(table, is_search=steps is None, has_variants=bool(further))
     recipe = Recipe(
         task=table.text("task", default.task, choices=TASKS),
+        metric=table.text("metric", default.metric, choices=METRIC_NAMES),
+        output=table.text("output", default.output),
         seed=table.integer("seed", default.seed, minimum=0, maximum=2**32 - 1),
         include_original=table.boolean("include_original", default=default.include_original),
         techniques=tuple(read_technique(step) for step in steps or ()),
@@ -202,6 +213,7 @@ def _read_data(table: TomlTable) -> DataPlan:
         table.number("calibration_share", default.calibration_share, minimum=0.001, maximum=0.9),
         table.number("validation_share", default.validation_share, minimum=0.0, maximum=0.9),
         table.integer("max_calibration_rows", default.max_calibration_rows, minimum=1, maximum=100_000),
+        table.integer("synthetic_rows", default.synthetic_rows, minimum=10, maximum=100_000),
     )
     table.finish()
     if plan.calibration_share + plan.validation_share >= 1:

@@ -11,6 +11,7 @@ from packager.budget import BudgetResult, worst_verdict
 from packager.facts import Candidate, PackFacts
 from packager.footprint import peak_ram_bytes
 from packager.golden import GoldenResult
+from packager.parts import SYNTHETIC_NOTE
 from packager.quantise import is_saturation_safe
 
 SCHEMA = "1.0"
@@ -43,10 +44,13 @@ def build_report(facts: PackFacts) -> bytes:
                 "calibration": len(parts.calibration),
                 "validation": 0 if parts.validation is None else len(parts.validation),
                 "test": len(parts.test),
+                "train": 0 if parts.train is None else len(parts.train),
             },
             "grouped": parts.test.groups is not None,
             "digests": {name: str(digest) for name, digest in parts.digests()},
-            "note": "parts share no row and no group; whether test rows trained the model, only their owner knows",
+            "note": SYNTHETIC_NOTE
+            if parts.origin == "synthetic"
+            else "parts share no row and no group; whether test rows trained the model, only their owner knows",
         },
         "variants": [_candidate_json(candidate, facts.original_bytes) for candidate in facts.candidates],
         "golden": golden_json(facts.golden, facts.recipe.golden.min_score),

@@ -77,7 +77,16 @@ def _searched(bench: _Bench, context: TechniqueContext, recipe: Recipe, cache: T
         raise ValueError("no search was asked for")
     allowed = recipe.budget.accuracy_drop
     with bench.step("search", length=100) as advance:
-        result = search(bench.original, context, plan=plan, allowed_drop=allowed, cache=cache, advance=advance)
+        result = search(
+            bench.original,
+            context,
+            plan=plan,
+            allowed_drop=allowed,
+            cache=cache,
+            metric=recipe.metric,
+            output=recipe.output,
+            advance=advance,
+        )
     chosen: list[tuple[str, Trial | None]] = []
     rejected: list[tuple[Trial, str]] = []
     candidates: list[Candidate] = []

@@ -10,7 +10,6 @@ at the end of the time, on a clock; what was chosen is written out as a recipe, 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_client.errors import SealiftError
+from device_client.errors import SealiftError, UsageError
 from device_client.inference.walker import CheckedModel, check_model
 from packager.auto.cache import TrialCache
 from packager.auto.choice import is_plausible, ranked
@@ -28,8 +27,10 @@ from packager.auto.settings import AutoPlan
 from packager.auto.trial import Chain, Trial, describe_chain
 from packager.auto.workshop import Workshop
 from packager.data import Dataset
-from packager.evaluate import make_judge, run_rows
+from packager.evaluate import Judge, make_judge, run_rows
+from packager.feed import feed_rows
 from packager.latency import measure_ratio
+from packager.metrics import Z95
 from packager.quantise import is_saturation_safe
 from packager.technique import Compressed, TechniqueContext
 
@@ -60,6 +61,8 @@ def search(
     plan: AutoPlan,
     allowed_drop: float,
     cache: TrialCache,
+    metric: str = "auto",
+    output: str = "",
     advance: Advance | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchResult:
@@ -71,17 +74,21 @@ def search(
         plan: the settings.
         allowed_drop: the accuracy budget.
         cache: where finished chains are kept.
+        metric: as in the recipe.
+        output: as in the recipe.
         advance: called with the share of the search that is over, in per cent since the last call.
         clock: seconds, monotonic.
     """
-    run = _Run(original, context, plan=plan, allowed_drop=allowed_drop, cache=cache, advance=advance, clock=clock)
+    rows, rows_from = _rows_to_choose_by(context)
+    judge = _judge(original, rows, context, metric=metric, output=output)
+    run = _Run(original, context, judge=judge, plan=plan, allowed_drop=allowed_drop, cache=cache, advance=advance, clock=clock)
     for wave in (run.first, run.repair, run.refine):
         for chain in wave():
             if not run.goes_on():
                 break
             run.attempt(chain)
     run.measure_the_rest()
-    return run.result()
+    return run.result(rows_from)
 
 
 class _Run:
@@ -92,6 +99,7 @@ class _Run:
         original: Compressed,
         context: TechniqueContext,
         *,
+        judge: Judge,
         plan: AutoPlan,
         allowed_drop: float,
         cache: TrialCache,
@@ -102,11 +110,9 @@ class _Run:
         self._clock, self._begun, self._shown, self._advance = clock, clock(), 0, advance
         self._seconds = plan.seconds_for(len(original.data))
         self._workshop = Workshop(original, context, cache)
-        self._rows, self.rows_from = _rows_to_choose_by(context)
+        self._judge = judge
         self._checked = check_model(original.data, features=original.features)
-        self._feeds = {name: array[:1] for name, array in self._rows.inputs.items()}
-        reference = run_rows(self._checked, self._rows)
-        self._judge = make_judge(reference, self._rows, task=context.task, seed=context.seed, where="search")
+        self._feeds = feed_rows(self._checked.inputs, judge.test.inputs)
         self.trials: list[Trial] = []
         self._tried: set[Chain] = set()
 
@@ -148,12 +154,12 @@ class _Run:
             if trial.latency is None and is_plausible(trial, allowed_drop=self._allowed):
                 self.trials[index] = self._timed(trial)
 
-    def result(self) -> SearchResult:
+    def result(self, rows_from: str) -> SearchResult:
         """What was found."""
         timed_out = self._clock() - self._begun >= self._seconds
         ended = f"after {self._seconds:g} s" if timed_out else "all planned trials are done"
         ranking = {kind: tuple(self._ranking(kind)) for kind in self._plan.classes}
-        return SearchResult(tuple(self.trials), ranking, len(self._rows), self.rows_from, ended)
+        return SearchResult(tuple(self.trials), ranking, len(self._judge.test), rows_from, ended)
 
     def _ranking(self, kind: str) -> list[Trial]:
         return ranked(
@@ -167,28 +173,21 @@ class _Run:
     def _judged(self, chain: Chain, model: Compressed) -> Trial:
         try:
             checked = check_model(model.data, features=model.features)
-            outputs = run_rows(checked, self._rows)
+            outputs = run_rows(checked, self._judge.test)
         except SealiftError as e:
             return Trial(chain, None, failure=f"the result does not run: {e}"[:300])
-        drop, spread = self._drop(outputs)
+        found = self._judge.evaluate(outputs, allowed_drop=self._allowed).drop
+        drop, spread = found.value, (found.high - found.low) / (2 * Z95)
         trial = Trial(
             chain,
             model,
             stored_bytes=stored_bytes(model.data),
             drop=drop,
             spread=spread,
-            distortion=_distortion(self._judge.reference, outputs),
+            distortion=1.0 if found.value >= 1.0 else _distortion(self._judge.reference, outputs),  # broken outputs lose all
             is_portable=is_saturation_safe(model.data),
         )
         return self._timed(trial) if is_plausible(trial, allowed_drop=self._allowed) else trial
-
-    def _drop(self, outputs: Mapping[str, NDArray[Any]]) -> tuple[float, float]:
-        """The drop and its standard error; outputs that are not finite lose everything."""
-        if not all(bool(np.isfinite(array).all()) for array in outputs.values() if array.dtype.kind == "f"):
-            return math.inf, math.inf
-        judge = self._judge
-        differences = judge.scores - judge.metric.score(outputs[judge.output], judge.truth)
-        return float(differences.mean()), float(differences.std() / math.sqrt(len(differences)))
 
     def _timed(self, trial: Trial) -> Trial:
         if trial.model is None:
@@ -221,6 +220,17 @@ def stored_bytes(data: bytes) -> int:
     import zstandard
 
     return min(len(data), len(zstandard.ZstdCompressor(level=19).compress(data)))
+
+
+def _judge(original: Compressed, rows: Dataset, context: TechniqueContext, *, metric: str, output: str) -> Judge:
+    """Judges by the task, or by agreement with the original where these rows do not fit it (all of one class)."""
+    reference = run_rows(check_model(original.data, features=original.features), rows)
+    try:
+        return make_judge(reference, rows, task=context.task, seed=context.seed, where="search", metric=metric, output=output)
+    except UsageError as e:
+        logger.info("the rows to choose by do not fit the task: %s", e)
+        unlabelled = Dataset(rows.inputs, None, rows.groups, rows.split, rows.where)
+        return make_judge(reference, unlabelled, task="none", seed=context.seed, where="search")
 
 
 def _rows_to_choose_by(context: TechniqueContext) -> tuple[Dataset, str]:

@@ -31,7 +31,8 @@ LABELS = np.arange(60) % 3
     ("outputs", "labels", "task", "metric"),
     [
         pytest.param(SCORES, LABELS, "auto", "accuracy", id="class scores with labels"),
-        pytest.param(SCORES, None, "auto", "fidelity", id="class scores without labels"),
+        pytest.param(SCORES, None, "auto", "agreement", id="class scores without labels"),
+        pytest.param(SCORES, None, "regression", "fidelity", id="declared regression without targets"),
         pytest.param(SCORES, None, "classification", "agreement", id="declared classification without labels"),
         pytest.param(SCORES[:, :1], SCORES[:, 0], "auto", "r2", id="one value with targets"),
         pytest.param(SCORES.reshape(60, 3, 1), None, "auto", "fidelity", id="an image or a sequence"),
