@@ -35,8 +35,9 @@ def pack(
     MODEL is an .onnx file, or module:function returning a torch module (or a module and example inputs). DATA holds one
     array per model input ('x' where there is one), optional 'y', 'groups' and 'split'.
 
-    Writes the folder BUNDLE (an OCI image layout, the same bytes on every run) and BUNDLE.measurements.json (clock
-    readings). A variant that is larger than the original or misses the accuracy budget is not shipped: the original is.
+    Writes the folder BUNDLE (an OCI image layout, the same bytes on every run), BUNDLE.measurements.json (clock
+    readings) and BUNDLE.report.html (a page for people). A variant that is larger than the original or misses the
+    accuracy budget is not shipped: the original is.
     """
     try:
         path, release_counter = BundlePath(line, name, version), Counter.parse(counter)
@@ -114,6 +115,7 @@ def _json(result: PackResult) -> dict[str, object]:
         },
         "variants": [_variant_json(candidate) for candidate in facts.candidates],
         "measurements": str(result.measurements),
+        "page": str(result.page),
     }
 
 

@@ -38,10 +38,14 @@ from packager.facts import Candidate, PackFacts
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
+from packager.measure.metered_run import MeteredPair, meter_models
+from packager.measure.meters import find_meter
 from packager.measurements import measurements_path, write_measurements
 from packager.recipe import Recipe
 from packager.reissue import compose_manifest
 from packager.report import build_report
+from packager.report_page.page import page_path, write_page
+from packager.report_page.readings import Readings
 from packager.sbom import build_sbom
 from packager.split import DataParts, split_dataset
 from packager.technique import Compressed, TechniqueContext, apply_technique
@@ -51,6 +55,7 @@ from packager.writer import refuse_existing, write_layout
 logger = logging.getLogger(__name__)
 ORIGINAL_ID = "fp32"
 _EXAMPLE_ROWS = 2
+_TIMED_ROWS = 16
 
 
 class Progress(Protocol):
@@ -81,13 +86,14 @@ class PackRequest:
 
 @dataclass(frozen=True)
 class PackResult:
-    """A finished bundle, the facts that its documents are made from, and the clock readings beside it."""
+    """A finished bundle, the facts that its documents are made from, and the readings and the page beside it."""
 
     bundle: VerifiedBundle
     out: Path
     facts: PackFacts
     latency: Mapping[str, LatencyRatio]
     measurements: Path
+    page: Path
 
 
 def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResult:
@@ -97,21 +103,24 @@ def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResul
         UsageError: a wrong model, data set or recipe, or a target that exists; nothing was written.
         VerificationError: the model, or the bundle made of it, is one that a device refuses.
     """
-    for target in (request.out, measurements_path(request.out)):
+    for target in (request.out, measurements_path(request.out), page_path(request.out)):
         refuse_existing(target)
     clock = _StepClock(progress)
     facts = _gather_facts(request, clock)
     _check_golden(facts)
     layers, blobs = _layers(facts)
     manifest, added = compose_manifest(build_contract(facts), layers)
-    latency = _measure(facts, clock)
+    readings = _measure(facts, clock)
     bundle = write_layout(request.out, blobs={**blobs, **added}, manifest=manifest)
     try:
-        measurements = _write_measurements(request.out, bundle, facts, latency, clock)
+        measurements = _write_measurements(request.out, bundle, facts, readings, clock)
+        page = write_page(request.out, facts, readings, manifest=bundle.digest)
     except BaseException:
         shutil.rmtree(request.out)  # ours, made a moment ago: a bundle without its measurements is half a result
+        measurements_path(request.out).unlink(missing_ok=True)
+        page_path(request.out).unlink(missing_ok=True)
         raise
-    return PackResult(bundle, request.out, facts, latency, measurements)
+    return PackResult(bundle, request.out, facts, readings.latency, measurements, page)
 
 
 def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
@@ -255,23 +264,27 @@ def _check_golden(facts: PackFacts) -> None:
         compare(probes.expected_for(candidate.id), outputs, dict(facts.golden.tolerances)[candidate.id])
 
 
-def _measure(facts: PackFacts, clock: _StepClock) -> dict[str, LatencyRatio]:
+def _measure(facts: PackFacts, clock: _StepClock) -> Readings:
+    """Latency and, where the machine has a meter, energy of what ships against the original."""
     rounds = facts.recipe.latency.rounds
     compressed = [candidate for candidate in facts.shipped if candidate.id != ORIGINAL_ID]
     if rounds < MIN_ROUNDS or not compressed:
-        return {}
-    feeds = {name: array[:1] for name, array in facts.parts.test.inputs.items()}
-    measured = {}
+        return Readings({}, {})
+    rows = range(min(_TIMED_ROWS, len(facts.parts.test)))
+    feeds = [{name: array[row : row + 1] for name, array in facts.parts.test.inputs.items()} for row in rows]
+    meter = find_meter()
+    latency: dict[str, LatencyRatio] = {}
+    energy: dict[str, MeteredPair] = {}
     with clock.step("latency", length=len(compressed)) as advance:
         for candidate in compressed:
-            measured[candidate.id] = measure_ratio(facts.loaded.model, candidate.model, feeds, rounds=rounds)
+            latency[candidate.id] = measure_ratio(facts.loaded.model, candidate.model, feeds, rounds=rounds)
+            energy[candidate.id] = meter_models(facts.loaded.model, candidate.model, feeds, meter=meter)
             advance(1)
-    return measured
+    return Readings(latency, energy)
 
 
-def _write_measurements(
-    out: Path, bundle: VerifiedBundle, facts: PackFacts, latency: Mapping[str, LatencyRatio], clock: _StepClock
-) -> Path:
+def _write_measurements(out: Path, bundle: VerifiedBundle, facts: PackFacts, readings: Readings, clock: _StepClock) -> Path:
     skipped = {"how": "unavailable", "reason": f"it is the original, or latency.rounds is below {MIN_ROUNDS} in the recipe"}
-    readings = {item.id: latency[item.id].to_json() if item.id in latency else skipped for item in facts.shipped}
-    return write_measurements(out, manifest=bundle.digest, latency=readings, durations_s=clock.durations_s)
+    latency = {item.id: readings.latency[item.id].to_json() if item.id in readings.latency else skipped for item in facts.shipped}
+    energy = {variant: pair.to_json() for variant, pair in readings.energy.items()}
+    return write_measurements(out, manifest=bundle.digest, latency=latency, energy=energy, durations_s=clock.durations_s)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_client.inference.session import Session, open_session
+from device_client.inference.walker import CheckedModel
+from packager.latency import pinned
 from packager.measure.energy import Energy
-from packager.measure.meters import Meter
+from packager.measure.meters import Meter, NoMeter
 
 MIN_ROUNDS = 5
 WINDOW_S = 0.25  # RAPL steps every millisecond, INA2xx chips average over up to 0.07 s
@@ -32,6 +36,20 @@ class MeteredPair:
     original: Energy
     variant: Energy
     ratio: float | None
+
+    @classmethod
+    def unavailable(cls, reason: str) -> MeteredPair:
+        """No figures, and why."""
+        gone = Energy.unavailable(reason)
+        return cls(gone, gone, None)
+
+    def to_json(self) -> dict[str, object]:
+        """As it stands in ``measurements.json``."""
+        return {
+            **self.variant.to_json(),
+            "original": self.original.to_json(),
+            "ratio": None if self.ratio is None else round(self.ratio, 4),
+        }
 
 
 @dataclass(frozen=True)
@@ -76,9 +94,18 @@ def measure_energy(
                 power_uw, seconds, calls = _window(meter, run, window_s, pace)
                 readings[index, column] = (power_uw - idle_uw) * seconds / calls
     except OSError as e:
-        gone = Energy.unavailable(f"{meter.name} stopped giving readings: {type(e).__name__}")
-        return MeteredPair(gone, gone, None)
+        return MeteredPair.unavailable(f"{meter.name} stopped giving readings: {type(e).__name__}")
     return _summarise(readings, meter.name)
+
+
+def meter_models(
+    original: CheckedModel, variant: CheckedModel, feeds: Sequence[Feeds], *, meter: Meter | NoMeter, rounds: int = MIN_ROUNDS
+) -> MeteredPair:
+    """Measures two models in the device's sessions, the thread on one core; says why where there is no meter."""
+    if isinstance(meter, NoMeter):
+        return MeteredPair.unavailable(meter.reason)
+    with pinned(), open_session(original) as first, open_session(variant) as second:
+        return measure_energy(_in_turn(first, feeds), _in_turn(second, feeds), meter, rounds=rounds)
 
 
 def _summarise(readings: NDArray[np.float64], name: str) -> MeteredPair:
@@ -118,13 +145,7 @@ def _window(meter: Meter, run: Callable[[], object] | None, window_s: float, pac
     return power, passed, max(1, calls)
 
 
-def turns(run: Callable[[Feeds], object], feeds: Sequence[Feeds]) -> Callable[[], object]:
-    """A function of no arguments that runs the feeds in turn."""
-    state = {"next": 0}
-
-    def once() -> object:
-        index = state["next"]
-        state["next"] = (index + 1) % len(feeds)
-        return run(feeds[index])
-
-    return once
+def _in_turn(session: Session, feeds: Sequence[Feeds]) -> Callable[[], object]:
+    """Runs the feeds one after another, again and again."""
+    rows = cycle(feeds)
+    return lambda: session.run(next(rows))
