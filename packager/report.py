@@ -19,9 +19,10 @@ from packager.measure.workload import Workload
 from packager.quantise import is_saturation_safe
 
 SCHEMA = "1.1"
-MAX_TRIALS = 500
-MAX_SENSITIVITY_ROWS = 500
-_MAX_TEXT = 200
+MAX_TRIALS = 300
+MAX_SENSITIVITY_ROWS = 300
+_MAX_TEXT = 120  # characters; with the numbers above the report stays below the limit of its reader
+_MAX_STEPS, _MAX_STEP_TEXT, _MAX_FRONT = 8, 40, 64
 
 
 def build_report(facts: PackFacts) -> bytes:
@@ -60,8 +61,11 @@ def build_report(facts: PackFacts) -> bytes:
         "variants": [_candidate_json(facts, candidate) for candidate in facts.candidates],
         "trials": trials_json(facts),
         "sensitivity": sensitivity_json(facts.sensitivity),
-        "pareto": {"costs": ["stored_bytes", "drop"], "front": sorted(facts.front)},
-        "device_profiles": {"digest": str(profiles_digest()), "how": "modelled: each number's source is in docs/measurements.md"},
+        "pareto": {
+            "costs": ["stored_bytes", "drop"],
+            "front": sorted(identity[:_MAX_TEXT] for identity in facts.front)[:_MAX_FRONT],
+        },
+        "device_profiles": {"digest": str(profiles_digest()), "how": "modelled; each number and its source stand on the page beside the bundle"},
         "golden": golden_json(facts.golden, facts.recipe.golden.min_score),
         "latency": {"how": "unavailable", "reason": "clock readings are in the measurements file that the release entry names"},
         "recipe": {"digest": str(facts.recipe.digest()), "effective": facts.recipe.to_json()},
@@ -125,7 +129,7 @@ def sensitivity_json(rows: tuple[Sensitivity, ...]) -> dict[str, object]:
 def _trial_json(trial: Trial, *, on_front: bool) -> dict[str, object]:
     return {
         "id": trial.id[:_MAX_TEXT],
-        "steps": [step[:_MAX_TEXT] for step in trial.steps[:16]],
+        "steps": [step[:_MAX_STEP_TEXT] for step in trial.steps[:_MAX_STEPS]],
         "bytes": trial.bytes,
         "stored_bytes": trial.stored_bytes,
         "metric": _rounded(trial.metric, 6),

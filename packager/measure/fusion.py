@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from packager.measure.shaped import EIGHT_BITS, ShapedGraph, Tensor, node_graphs, subgraphs
+from packager.measure.branches import node_graphs, subgraphs
+from packager.measure.shaped import EIGHT_BITS, ShapedGraph, Tensor
 
 INT8, FP16, FP32 = "int8", "fp16", "fp32"
 ARITHMETICS = (INT8, FP16, FP32)

@@ -10,12 +10,14 @@ What it does not show: scratch room inside kernels, and a runtime that runs oper
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from packager.measure.branches import node_graphs
 from packager.measure.fusion import Op, constant_names, fuse_graph
-from packager.measure.shaped import ShapedGraph, Tensor, node_graphs
+from packager.measure.shaped import ShapedGraph, Tensor
 
 ALIGNMENT = 16
 """Bytes; each value begins at a multiple of it, as in TensorFlow Lite Micro."""
@@ -133,8 +135,7 @@ def _arrange(buffers: Sequence[_Buffer]) -> int:
             if start - place >= buffer.size_bytes:
                 break
             place = max(place, _aligned(start + other.size_bytes))
-        placed.append((place, buffer))
-        placed.sort(key=lambda item: (item[0], item[1].size_bytes))
+        insort(placed, (place, buffer), key=lambda item: item[0])
         top = max(top, place + buffer.size_bytes)
     return top
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from onnx import TensorProto, helper
 from device_client.errors import SealiftError
 from device_client.inference.session import open_session
 from device_client.inference.walker import check_model
+from packager.measure.branches import node_graphs, subgraphs, take_branches
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def shape_graph(data: bytes, *, example: Mapping[str, NDArray[Any]] | None = Non
     """
     model = onnx.load_from_string(data)
     feeds = _fix_inputs(model.graph, example or {})
+    model = take_branches(model, lambda wider, names: run_for_values(wider, names, feeds))
     for graph in subgraphs(model.graph):
         del graph.value_info[:]
     for value in model.graph.output:  # or a declared dynamic batch would win over what is inferred
@@ -110,25 +112,6 @@ def shape_graph(data: bytes, *, example: Mapping[str, NDArray[Any]] | None = Non
         tensors, how = {**tensors, **found}, "run"
     unknown = tuple(name for graph in subgraphs(model.graph) for name in _node_outputs(graph) if name not in tensors)
     return ShapedGraph(model, tensors, unknown, how)
-
-
-def subgraphs(graph: Any) -> Iterator[Any]:
-    """The graph and all graphs inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for inner in node_graphs(node):
-            yield from subgraphs(inner)
-
-
-def node_graphs(node: Any) -> list[Any]:
-    """Graphs that a node holds: branches of ``If``, bodies of ``Loop`` and ``Scan``."""
-    found = []
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            found.append(attribute.g)
-        elif attribute.type == onnx.AttributeProto.GRAPHS:
-            found.extend(attribute.graphs)
-    return found
 
 
 def _node_outputs(graph: Any) -> list[str]:
@@ -151,10 +134,17 @@ def _fix_inputs(graph: Any, example: Mapping[str, NDArray[Any]]) -> dict[str, ND
                 size = sizes.setdefault(dim.dim_param, size) if dim.dim_param else size
                 dim.dim_value = size
             shape.append(int(dim.dim_value))
-        fits = given is not None and given[:1].shape == tuple(shape)
-        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        feeds[value.name] = np.ascontiguousarray(given[:1]) if given is not None and fits else np.zeros(shape, dtype)
+        feeds[value.name] = _feed(given, tuple(shape), helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
     return feeds
+
+
+def _feed(given: NDArray[Any] | None, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """One row of what was given, where it fits, else zeros. A scalar input gets the first value."""
+    if given is not None and not shape and given.size:
+        return np.asarray(given.reshape(-1)[0], dtype)
+    if given is not None and given.ndim == len(shape) and given[:1].shape == shape:
+        return np.ascontiguousarray(given[:1], dtype)
+    return np.zeros(shape, dtype)
 
 
 def _declared(graph: Any) -> Iterator[tuple[str, Tensor]]:
@@ -169,6 +159,15 @@ def _declared(graph: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _run_for_sizes(model: Any, names: list[str], feeds: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    values = run_for_values(model, names, feeds)
+    return {
+        name: Tensor(tuple(value.shape), helper.np_dtype_to_tensor_dtype(value.dtype))
+        for name, value in values.items()
+        if isinstance(value, np.ndarray)
+    }
+
+
+def run_for_values(model: Any, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Runs the model once with more outputs, in the device's session; empty where it does not run."""
     wider = onnx.ModelProto()
     wider.CopyFrom(model)
@@ -182,8 +181,4 @@ def _run_for_sizes(model: Any, names: list[str], feeds: Mapping[str, NDArray[Any
     except SealiftError as e:
         logger.debug("the run for sizes failed: %s", e)
         return {}
-    return {
-        name: Tensor(tuple(values[name].shape), helper.np_dtype_to_tensor_dtype(values[name].dtype))
-        for name in names
-        if isinstance(values.get(name), np.ndarray)
-    }
+    return {name: values[name] for name in names if name in values}

@@ -13,10 +13,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from packager.measure.branches import node_graphs
 from packager.measure.fusion import ARITHMETICS, INT8, Op, constant_names, fuse_graph
 from packager.measure.macs import MacRow, MacTable, count_macs
 from packager.measure.planner import MemoryPlan, plan_memory
-from packager.measure.shaped import ShapedGraph, node_graphs, shape_graph
+from packager.measure.shaped import ShapedGraph, shape_graph
 
 _MAX_JSON_ROWS = 64
 _POINTER_BYTES = 8

@@ -18,9 +18,9 @@ def front(facts: PackFacts, readings: Readings) -> str:
     """Accuracy over size, and latency."""
     points = [_original_point(facts), *(_candidate_point(facts, item, readings) for item in facts.candidates)]
     for trial in facts.trials:
-        if trial.metric is not None:
-            title = f"{trial.id}: {', '.join(trial.steps)}\n{size(trial.stored_bytes)} stored, {trial.metric:.4f}\n{trial.note}"
-            points.append(PlotPoint(trial.id, trial.stored_bytes, trial.metric, trial.verdict, trial.id in facts.front, title))
+        if trial.drop is not None:
+            title = f"{trial.id}: {', '.join(trial.steps)}\n{size(trial.stored_bytes)} stored, drop {trial.drop:+.4f}\n{trial.note}"
+            points.append(PlotPoint(trial.stored_bytes, trial.drop, trial.verdict, trial.id in facts.front, title))
     rows = [
         SpreadRow(name, ratio.ratio, ratio.low, ratio.high, f"{name}: {ratio.ratio:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]")
         for name, ratio in readings.latency.items()
@@ -95,7 +95,7 @@ def sensitivity(facts: PackFacts) -> str:
 
 def _original_point(facts: PackFacts) -> PlotPoint:
     title = f"original: {size(facts.original_bytes)}, {facts.metric} {facts.original.value:.4f}"
-    return PlotPoint("original", facts.original_bytes, facts.original.value, "other", on_front=False, title=title, is_original=True)
+    return PlotPoint(facts.original_bytes, 0.0, "other", on_front=False, title=title, is_original=True)
 
 
 def _candidate_point(facts: PackFacts, item: Candidate, readings: Readings) -> PlotPoint:
@@ -104,9 +104,7 @@ def _candidate_point(facts: PackFacts, item: Candidate, readings: Readings) -> P
         f", latency {ratio.ratio:.2f} of the original" if ratio else ""
     )
     verdict = "refused" if item.refused else item.evaluation.budget.verdict.value
-    return PlotPoint(
-        item.id, item.delivered_bytes, item.evaluation.estimate.value, verdict, on_front=item.id in facts.front, title=title
-    )
+    return PlotPoint(item.delivered_bytes, item.evaluation.drop.value, verdict, on_front=item.id in facts.front, title=title)
 
 
 def _has(facts: PackFacts, verdict: str) -> bool:

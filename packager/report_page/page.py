@@ -14,7 +14,7 @@ from device_client.trust.files import write_new
 from packager.budget import worst_verdict
 from packager.facts import PackFacts
 from packager.report_page.choices import front, sensitivity, tried
-from packager.report_page.parts import css_class, size
+from packager.report_page.parts import css_class, size, times_smaller
 from packager.report_page.readings import Readings
 from packager.report_page.sections import before_after, devices, operators, provenance
 
@@ -79,7 +79,7 @@ def _banner(facts: PackFacts) -> str:
         more = f" About {needed} test rows would settle it." if needed is not None else ""
         lines.append(
             f"<li><strong>{escape(item.id)}</strong> ships: {size(item.delivered_bytes)} stored "
-            f"({facts.original_bytes / item.delivered_bytes:.2f} times smaller), {escape(judged.metric)} "
+            f"({times_smaller(facts.original_bytes, item.delivered_bytes)}), {escape(judged.metric)} "
             f"{judged.estimate.value:.4f}, drop {judged.drop.value:+.4f} within {judged.drop.low:+.4f} to {judged.drop.high:+.4f}, "
             f"allowed {judged.budget.allowed_drop:g}.{escape(more)}</li>"
         )

@@ -72,3 +72,11 @@ def energy_text(microjoules: float | None) -> str:
 def change(before: float, after: float) -> str:
     """A change in per cent, with its sign; empty where there is nothing to compare with."""
     return f"{(after / before - 1) * 100:+.0f} %" if before > 0 else ""
+
+
+def times_smaller(before: float, after: float) -> str:
+    """How much smaller, in words."""
+    ratio = before / after if after > 0 else 1.0
+    if abs(ratio - 1) < 0.005:
+        return "the same size"
+    return f"{ratio:.2f} times smaller" if ratio > 1 else f"{1 / ratio:.2f} times larger"

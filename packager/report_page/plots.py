@@ -1,4 +1,4 @@
-"""The page's drawings as inline SVG: accuracy over size with the Pareto front, latency intervals, bars. Text in, text out."""
+"""The page's drawings as inline SVG: accuracy lost over size with the Pareto front, latency intervals, bars. Text in, text out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from html import escape
 from packager.report_page.parts import css_class, size
 
 _WIDTH, _HEIGHT = 480, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 464.0, 14.0, 258.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 450.0, 18.0, 258.0
 MAX_POINTS = 500
 
 
 @dataclass(frozen=True)
 class PlotPoint:
-    """One model: bytes as stored, value of the metric (higher is better), its word and whether it is on the front."""
+    """One model: bytes as stored, drop of the metric, its verdict and whether it is on the front."""
 
-    name: str
     stored_bytes: int
-    metric: float
+    drop: float
     verdict: str
     on_front: bool
     title: str
@@ -28,34 +27,34 @@ class PlotPoint:
 
 
 def size_plot(points: Sequence[PlotPoint], *, metric: str) -> str:
-    """Metric over stored size, on a logarithmic axis; a dashed line joins the front. Hover a point for its figures."""
-    shown = [point for point in points if point.stored_bytes > 0 and math.isfinite(point.metric)][:MAX_POINTS]
+    """Drop over stored size, small drops on top, sizes on a logarithmic axis; a dashed line joins the front."""
+    shown = [point for point in points if point.stored_bytes > 0 and math.isfinite(point.drop)][:MAX_POINTS]
     if not shown:
         return ""
     low, high = _padded([math.log10(point.stored_bytes) for point in shown])
-    bottom, top = _padded([point.metric for point in shown])
+    top, bottom = _padded([point.drop for point in shown])
 
     def x(stored_bytes: float) -> float:
         return _LEFT + (math.log10(stored_bytes) - low) / (high - low) * (_RIGHT - _LEFT)
 
-    def y(value: float) -> float:
-        return _BOTTOM - (value - bottom) / (top - bottom) * (_BOTTOM - _TOP)
+    def y(drop: float) -> float:
+        return _TOP + (drop - top) / (bottom - top) * (_BOTTOM - _TOP)
 
-    parts = [*_frame(), *_size_ticks(low, high, x), *_value_ticks(bottom, top, y)]
-    front = sorted((point for point in shown if point.on_front), key=lambda point: (point.stored_bytes, point.metric))
+    parts = [*_frame(), *_size_ticks(low, high, x), *_value_ticks(top, bottom, y)]
+    front = sorted((point for point in shown if point.on_front), key=lambda point: (point.stored_bytes, point.drop))
     if len(front) > 1:
-        line = " ".join(f"{x(point.stored_bytes):.1f},{y(point.metric):.1f}" for point in front)
+        line = " ".join(f"{x(point.stored_bytes):.1f},{y(point.drop):.1f}" for point in front)
         parts.append(f'<polyline class="front" points="{line}"/>')
     for point in sorted(shown, key=lambda item: (item.is_original, item.on_front)):
         kind = "original" if point.is_original else f"{css_class(point.verdict)} {'on' if point.on_front else 'off'}"
         radius = 6 if point.is_original or point.on_front else 4
         parts.append(
-            f'<circle class="{kind}" cx="{x(point.stored_bytes):.1f}" cy="{y(point.metric):.1f}" r="{radius}">'
+            f'<circle class="{kind}" cx="{x(point.stored_bytes):.1f}" cy="{y(point.drop):.1f}" r="{radius}">'
             f"<title>{escape(point.title)}</title></circle>"
         )
     parts.append(_text(_RIGHT, _HEIGHT - 6, "size as stored", anchor="end"))
-    parts.append(_text(2, 11, metric))
-    return _svg(_HEIGHT, parts, label=f"{metric} over size as stored")
+    parts.append(_text(2, 9, f"drop of {metric}"))
+    return _svg(_HEIGHT, parts, label=f"drop of {metric} over size as stored")
 
 
 @dataclass(frozen=True)
@@ -131,17 +130,17 @@ def _frame() -> list[str]:
 
 
 def _size_ticks(low: float, high: float, x: Callable[[float], float]) -> list[str]:
-    """At 1, 2 and 5 times powers of ten, or evenly where fewer than two of those lie inside."""
-    round_values = [factor * 10**power for power in range(int(low), int(high) + 1) for factor in (1, 2, 5)]
+    """At 1, 2, 3 and 5 times powers of ten, or evenly where fewer than two of those lie inside."""
+    round_values = [factor * 10**power for power in range(int(low), int(high) + 1) for factor in (1, 2, 3, 5)]
     values = [value for value in round_values if low <= math.log10(value) <= high]
     if not 2 <= len(values) <= 6:
         values = [10**value for value in _steps(low, high, 4)]
     return [_text(x(value), _BOTTOM + 16, size(value), anchor="middle") for value in values]
 
 
-def _value_ticks(bottom: float, top: float, y: Callable[[float], float]) -> list[str]:
-    digits = max(0, min(5, 1 - math.floor(math.log10(top - bottom))))
-    return [_text(_LEFT - 6, y(value) + 4, f"{value:.{digits}f}", anchor="end") for value in _steps(bottom, top, 5)]
+def _value_ticks(low: float, high: float, y: Callable[[float], float]) -> list[str]:
+    digits = max(0, min(5, 1 - math.floor(math.log10(high - low))))
+    return [_text(_LEFT - 6, y(value) + 4, f"{value:.{digits}f}", anchor="end") for value in _steps(low, high, 5)]
 
 
 def _steps(low: float, high: float, count: int) -> list[float]:

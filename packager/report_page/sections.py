@@ -10,7 +10,7 @@ from packager.footprint import process_bytes
 from packager.measure.device_model import DeviceFigures, model_all
 from packager.measure.profiles import PROFILES, DeviceProfile, Sourced
 from packager.measure.workload import Workload
-from packager.report_page.parts import amount, change, definitions, energy_text, note, section, size, table, tag
+from packager.report_page.parts import amount, change, definitions, energy_text, note, section, size, table, tag, times_smaller
 from packager.report_page.plots import BarRow, bars
 from packager.report_page.readings import Readings
 
@@ -113,8 +113,7 @@ def provenance(facts: PackFacts, *, manifest: str) -> str:
 
 
 def _against(after: int, before: int) -> str:
-    ratio = before / after if after else 0.0
-    return f"{size(after)}<br><span class='sub'>{ratio:.2f} times smaller</span>" if ratio > 1 else size(after)
+    return f"{size(after)}<br><span class='sub'>{times_smaller(before, after)}</span>"
 
 
 def _judged(item: Candidate) -> str:
