@@ -65,7 +65,10 @@ def build_report(facts: PackFacts) -> bytes:
             "costs": ["stored_bytes", "drop"],
             "front": sorted(identity[:_MAX_TEXT] for identity in facts.front)[:_MAX_FRONT],
         },
-        "device_profiles": {"digest": str(profiles_digest()), "how": "modelled; each number and its source stand on the page beside the bundle"},
+        "device_profiles": {
+            "digest": str(profiles_digest()),
+            "how": "modelled; each number and its source stand on the page beside",
+        },
         "golden": golden_json(facts.golden, facts.recipe.golden.min_score),
         "latency": {"how": "unavailable", "reason": "clock readings are in the measurements file that the release entry names"},
         "recipe": {"digest": str(facts.recipe.digest()), "effective": facts.recipe.to_json()},

@@ -145,6 +145,16 @@ def test_weights_alone_in_8_bits_leave_the_arithmetic_in_fp32() -> None:
     assert found.macs.by_arithmetic == {"int8": 0, "fp16": 0, "fp32": 30}
 
 
+def test_activations_alone_in_8_bits_leave_the_arithmetic_in_fp32() -> None:
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ]
+    found = counted(nodes, {"w": weights(6, 5), "s": np.float32(0.1)}, x=["N", 6], y=["N", 5])
+    assert found.macs.by_arithmetic == {"int8": 0, "fp16": 0, "fp32": 30}
+
+
 def test_a_runtime_operator_without_shape_inference_is_sized_by_running_it() -> None:
     """ONNX knows no shapes of the runtime's own operators; n-bit weights use one."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer

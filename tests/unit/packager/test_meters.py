@@ -39,6 +39,7 @@ def test_a_machine_without_meters_says_so(tmp_path: Path) -> None:
 def test_rapl_counts_packages_and_not_their_parts(tmp_path: Path) -> None:
     rapl(tmp_path, "intel-rapl:0", "package-0", energy=5000)
     rapl(tmp_path, "intel-rapl:0:0", "core", energy=3000)
+    rapl(tmp_path, "intel-rapl:0:1", "package-0-part", energy=2000)
     rapl(tmp_path, "intel-rapl:1", "psys", energy=9000)
     meter = found(tmp_path)
     assert meter.read_uj is not None

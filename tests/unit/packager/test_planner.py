@@ -14,6 +14,7 @@ from onnx import helper
 import sealift
 from packager.data import Dataset
 from packager.footprint import RUNTIME_BYTES, peak_ram_bytes
+from packager.measure.fusion import fuse_graph
 from packager.measure.planner import MemoryPlan, plan_memory
 from packager.measure.shaped import shape_graph
 from packager.quantise import Int8Static, quantise_int8_static
@@ -81,6 +82,31 @@ def test_it_does_not_write_over_what_somebody_reads_later_nor_over_an_input_of_t
     ]
     assert planned(again, {"a": np.ones((2, 100)), "b": np.ones((100, 1))}, x=["N", 2], y=["N", 1]).peak_bytes == 200 * 4
     assert planned([helper.make_node("Relu", ["x"], ["y"])], {}, x=["N", 50], y=["N", 50]).peak_bytes == 100 * 4
+
+
+def test_an_input_of_the_caller_is_kept_even_where_nobody_reads_it_again() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["1"]), helper.make_node("MatMul", ["1", "a"], ["y"])]
+    assert planned(nodes, {"a": np.ones((50, 1))}, x=["N", 50], y=["N", 1]).peak_bytes == 100 * 4
+
+
+def test_an_activation_function_between_an_integer_kernel_and_its_quantisation_is_part_of_the_kernel() -> None:
+    """x 8 bit -> MatMul -> Relu -> 8 bit: nothing of 200 floats is ever in memory."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "s"], ["wd"]),
+        helper.make_node("MatMul", ["d", "wd"], ["m"]),
+        helper.make_node("Relu", ["m"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "s"], ["rq"]),
+        helper.make_node("DequantizeLinear", ["rq", "s"], ["rd"]),
+        helper.make_node("ReduceMean", ["rd"], ["y"], axes=[1], keepdims=1),
+    ]
+    constants = {"s": np.float32(0.1), "w": np.ones((4, 200), np.int8)}
+    data = graph(nodes, constants, x=["N", 4], y=["N", 1])
+    ops = fuse_graph(shape_graph(data))
+    assert [op.op_type for op in ops] == ["QuantizeLinear", "MatMul", "DequantizeLinear", "ReduceMean"]
+    assert ops[1].arithmetic == "int8"
+    assert plan_memory(shape_graph(data)).peak_bytes == 200 * (1 + 4)
 
 
 def test_a_reshape_needs_no_room_of_its_own() -> None:
