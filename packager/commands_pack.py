@@ -53,9 +53,9 @@ def pack(
     accuracy budget, and writes what it chose as BUNDLE.recipe.toml, which repeats it. The search can be stopped and started
     again: finished trials are kept.
 
-    Writes the folder BUNDLE (an OCI image layout, the same bytes on every run of one recipe with techniques) and
-    BUNDLE.measurements.json (clock readings). A variant that is larger than the original or misses the accuracy budget is
-    not shipped: the original is.
+    Writes the folder BUNDLE (an OCI image layout, the same bytes on every run of one recipe with techniques),
+    BUNDLE.measurements.json (clock readings) and BUNDLE.report.html (a page for people). A variant that is larger than the
+    original or misses the accuracy budget is not shipped: the original is.
     """
     try:
         path, release_counter = BundlePath(line, name, version), Counter.parse(counter)
@@ -151,6 +151,7 @@ def _json(result: PackResult) -> dict[str, object]:
         "variants": [_variant_json(candidate) for candidate in facts.candidates],
         "measurements": str(result.measurements),
         "recipe": None if result.recipe is None else str(result.recipe),
+        "page": str(result.page),
     }
 
 

@@ -34,6 +34,7 @@ def write_measurements(
     latency: Mapping[str, Mapping[str, object]],
     durations_s: Mapping[str, float],
     search: Mapping[str, object] | None = None,
+    energy: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Path:
     """Writes the file beside the bundle.
 
@@ -43,6 +44,7 @@ def write_measurements(
         latency: per variant id, ``LatencyRatio.to_json()``, or why there is none.
         durations_s: seconds that the steps of packing took.
         search: how a search went, where there was one.
+        energy: per variant id, ``MeteredPair.to_json()``; left out where nobody looked for a meter.
 
     Raises:
         UsageError: the file exists.
@@ -52,7 +54,7 @@ def write_measurements(
         "manifest": str(manifest),
         "machine": describe_machine(),
         "latency": {variant: dict(reading) for variant, reading in latency.items()},
-        "energy": {"how": "unavailable", "reason": "no power meter is attached"},
+        "energy": {variant: dict(reading) for variant, reading in (energy or {}).items()},
         "durations_s": {name: round(seconds, 3) for name, seconds in durations_s.items()},
         **({} if search is None else {"search": dict(search)}),
     }

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ from device_client.inference.golden import compare, parse_golden, record
 from device_client.inference.session import open_session
 from packager.auto.cache import TrialCache
 from packager.auto.record import search_json
+from packager.auto.rows import trials_of
 from packager.card import build_card
 from packager.contract_writer import build_contract
 from packager.data import read_arrays
@@ -39,12 +40,16 @@ from packager.feed import feed_rows
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
+from packager.measure.metered_run import MeteredPair, meter_models
+from packager.measure.meters import find_meter
 from packager.measurements import measurements_path, write_measurements
 from packager.parts import make_parts
 from packager.recipe import Recipe
 from packager.recipe_writer import recipe_path, write_recipe
 from packager.reissue import compose_manifest
 from packager.report import build_report
+from packager.report_page.page import page_path, write_page
+from packager.report_page.readings import Readings
 from packager.sbom import build_sbom
 from packager.split import DataParts
 from packager.technique import TechniqueContext
@@ -54,6 +59,7 @@ from packager.writer import refuse_existing, write_layout
 
 logger = logging.getLogger(__name__)
 _EXAMPLE_ROWS = 2
+_TIMED_ROWS = 16
 
 
 class Progress(Protocol):
@@ -95,6 +101,7 @@ class PackResult:
     facts: PackFacts
     latency: Mapping[str, LatencyRatio]
     measurements: Path
+    page: Path
     recipe: Path | None
 
 
@@ -105,25 +112,26 @@ def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResul
         UsageError: a wrong model, data set or recipe, or a target that exists; nothing was written.
         VerificationError: the model, or the bundle made of it, is one that a device refuses.
     """
-    for target in (request.out, measurements_path(request.out), recipe_path(request.out)):
+    beside = (measurements_path(request.out), page_path(request.out), recipe_path(request.out))
+    for target in (request.out, *beside):
         refuse_existing(target)
     clock = _StepClock(progress)
     facts = _gather_facts(request, clock)
     _check_golden(facts)
     layers, blobs = _layers(facts)
     manifest, added = compose_manifest(build_contract(facts), layers)
-    latency = _measure(facts, clock)
+    readings = _measure(facts, clock)
     bundle = write_layout(request.out, blobs={**blobs, **added}, manifest=manifest)
-    measurements: Path | None = None
     try:
-        measurements = _write_measurements(request.out, bundle, facts, latency, clock)
+        measurements = _write_measurements(request.out, bundle, facts, readings, clock)
+        page = write_page(request.out, replace(facts, trials=trials_of(facts.search)), readings, manifest=bundle.digest)
         recipe = None if facts.search is None else write_recipe(request.out, facts.recipe)
     except BaseException:
         shutil.rmtree(request.out)  # ours, made a moment ago: a bundle without what belongs beside it is half a result
-        if measurements is not None:
-            measurements.unlink()
+        for path in beside:
+            path.unlink(missing_ok=True)
         raise
-    return PackResult(bundle, request.out, facts, latency, measurements, recipe)
+    return PackResult(bundle, request.out, facts, readings.latency, measurements, page, recipe)
 
 
 def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
@@ -227,24 +235,30 @@ def _check_golden(facts: PackFacts) -> None:
         compare(probes.expected_for(candidate.id), outputs, dict(facts.golden.tolerances)[candidate.id])
 
 
-def _measure(facts: PackFacts, clock: _StepClock) -> dict[str, LatencyRatio]:
+def _measure(facts: PackFacts, clock: _StepClock) -> Readings:
+    """Latency and, where the machine has a meter, energy of what ships against the original."""
     rounds = facts.recipe.latency.rounds
     compressed = [candidate for candidate in facts.shipped if candidate.id != ORIGINAL_ID]
     if rounds < MIN_ROUNDS or not compressed:
-        return {}
-    feeds = feed_rows(facts.loaded.model.inputs, facts.parts.test.inputs)
-    measured = {}
+        return Readings({}, {})
+    rows = range(min(_TIMED_ROWS, len(facts.parts.test)))
+    feeds = [feed_rows(facts.loaded.model.inputs, facts.parts.test.inputs, start=row) for row in rows]
+    meter = find_meter()
+    latency: dict[str, LatencyRatio] = {}
+    energy: dict[str, MeteredPair] = {}
     with clock.step("latency", length=len(compressed)) as advance:
         for candidate in compressed:
-            measured[candidate.id] = measure_ratio(facts.loaded.model, candidate.model, feeds, rounds=rounds)
+            latency[candidate.id] = measure_ratio(facts.loaded.model, candidate.model, feeds, rounds=rounds)
+            energy[candidate.id] = meter_models(facts.loaded.model, candidate.model, feeds, meter=meter)
             advance(1)
-    return measured
+    return Readings(latency, energy)
 
 
-def _write_measurements(
-    out: Path, bundle: VerifiedBundle, facts: PackFacts, latency: Mapping[str, LatencyRatio], clock: _StepClock
-) -> Path:
+def _write_measurements(out: Path, bundle: VerifiedBundle, facts: PackFacts, readings: Readings, clock: _StepClock) -> Path:
     skipped = {"how": "unavailable", "reason": f"it is the original, or latency.rounds is below {MIN_ROUNDS} in the recipe"}
-    readings = {item.id: latency[item.id].to_json() if item.id in latency else skipped for item in facts.shipped}
+    latency = {item.id: readings.latency[item.id].to_json() if item.id in readings.latency else skipped for item in facts.shipped}
+    energy = {variant: pair.to_json() for variant, pair in readings.energy.items()}
     search = None if facts.search is None else search_json(facts.search)
-    return write_measurements(out, manifest=bundle.digest, latency=readings, durations_s=clock.durations_s, search=search)
+    return write_measurements(
+        out, manifest=bundle.digest, latency=latency, energy=energy, durations_s=clock.durations_s, search=search
+    )
