@@ -28,13 +28,13 @@ from device_client.bundle.path import BundlePath
 from device_client.bundle.verified import VerifiedBundle
 from device_client.inference.golden import compare, parse_golden, record
 from device_client.inference.session import open_session
-from device_client.inference.walker import check_model
 from packager.budget import BudgetVerdict
 from packager.card import build_card
 from packager.contract_writer import build_contract
 from packager.data import fit_dataset, read_arrays
 from packager.evaluate import Judge, make_judge, run_rows
 from packager.facts import Candidate, PackFacts
+from packager.features import check_own
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
@@ -215,7 +215,7 @@ def _judge(
     original: Compressed,
     advance: Callable[[int], None] | None,
 ) -> Candidate:
-    checked = check_model(model.data)
+    checked = check_own(model.data)
     outputs = judge.reference if model is original else run_rows(checked, parts.test, advance=advance)
     evaluation = judge.evaluate(outputs, allowed_drop=recipe.budget.accuracy_drop)
     refused = None

@@ -26,6 +26,7 @@ from packager.reissue import reissue_bundle
 from packager.writer import write_layout
 
 from .models import PATH, graph, mlp, pack_request, rows, save_npz, write
+from .networks import branching
 
 ROOT = Path(sealift.__file__).parent
 
@@ -352,3 +353,12 @@ def test_help_needs_no_extra_and_a_missing_one_prints_the_install_line(tmp_path:
     missing = subprocess.run([*command, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert missing.returncode == 2
     assert "pip install 'sealift[packager]'" in missing.stderr
+
+
+def test_the_contract_names_the_control_flow_of_what_ships_and_a_device_reads_it(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((80, 6)).astype(np.float32)
+    request = PackRequest(
+        write(tmp_path, branching()), save_npz(tmp_path, x=x), PATH, Counter(0, 1), tmp_path / "b", Recipe(techniques=())
+    )
+    contract = open_bundle(pack(request).out)[1].contract
+    assert contract.features == ("control-flow:If",)
