@@ -6,6 +6,7 @@ from device_client.bundle.contract import Contract, Expected, Golden, Lineage, M
 from device_client.bundle.digest import Digest
 from device_client.inference.walker import CheckedModel
 from packager.facts import Candidate, PackFacts
+from packager.features import features_of_all
 from packager.footprint import process_bytes
 from packager.measure.workload import Workload, count_workload
 from packager.quantise import is_saturation_safe
@@ -31,6 +32,7 @@ def build_contract(facts: PackFacts) -> Contract:
         golden=Golden(Digest.of(facts.golden.data), facts.golden.count, facts.golden.tolerances),
         budget=recipe.budget,
         lineage=Lineage(loaded.source_digest, recipe.digest(), facts.parts.digests(), tool_versions(loaded.tools)),
+        features=features_of_all(candidate.model for candidate in facts.shipped),
     )
 
 

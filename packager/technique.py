@@ -23,15 +23,13 @@ class Compressed:
 
     ``data``: the ONNX file. ``evidence``: what each technique did, JSON values for the report. ``module``: the torch module
     that ``data`` was exported from, in eval mode, or ``None`` where there is none (any more); a technique that trains needs
-    it, exports what it made of it, and hands both on. One that changes ``data`` alone hands on ``None``. ``features``: what
-    the contract must name so that a device takes the file (``control-flow:If``, ``domain:com.microsoft``).
+    it, exports what it made of it, and hands both on. One that changes ``data`` alone hands on ``None``.
     """
 
     data: bytes
     precision: str
     evidence: tuple[dict[str, object], ...] = ()
     module: Any = None
-    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def _int8_static(model: Compressed, config: Int8Static, context: TechniqueContex
         "int8_weight_share": round(result.int8_weight_share, 6),
         "notes": list(result.notes),
     }
-    return Compressed(result.data, "int8", (*model.evidence, evidence), features=model.features)
+    return Compressed(result.data, "int8", (*model.evidence, evidence))
 
 
 TECHNIQUES: dict[str, Technique] = {

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from device_client.inference.walker import check_model
 from packager.auto.cache import TrialCache
 from packager.auto.record import SearchRecord
 from packager.auto.search import search
@@ -21,6 +20,7 @@ from packager.budget import BudgetVerdict
 from packager.data import Dataset
 from packager.evaluate import Judge, run_rows
 from packager.facts import Candidate
+from packager.features import check_own
 from packager.load import LoadedModel
 from packager.recipe import Recipe
 from packager.technique import Compressed, TechniqueContext, apply_technique
@@ -149,7 +149,7 @@ class _Bench:
 
     def judged(self, name: str, model: Compressed) -> Candidate:
         """A variant with its verdict."""
-        checked = check_model(model.data, features=model.features)
+        checked = check_own(model.data)
         if model is self.original:
             outputs = self._judge.reference
         else:

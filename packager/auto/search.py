@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_client.errors import SealiftError, UsageError
-from device_client.inference.walker import CheckedModel, check_model
+from device_client.inference.walker import CheckedModel
 from packager.auto.cache import TrialCache
 from packager.auto.choice import is_plausible, ranked
 from packager.auto.plans import coarser, first_wave, gentler
@@ -28,6 +28,7 @@ from packager.auto.trial import Chain, Trial, describe_chain
 from packager.auto.workshop import Workshop
 from packager.data import Dataset
 from packager.evaluate import Judge, make_judge, run_rows
+from packager.features import check_own
 from packager.feed import feed_rows
 from packager.latency import measure_ratio
 from packager.metrics import Z95
@@ -111,7 +112,7 @@ class _Run:
         self._seconds = plan.seconds_for(len(original.data))
         self._workshop = Workshop(original, context, cache)
         self._judge = judge
-        self._checked = check_model(original.data, features=original.features)
+        self._checked = check_own(original.data)
         self._feeds = feed_rows(self._checked.inputs, judge.test.inputs)
         self.trials: list[Trial] = []
         self._tried: set[Chain] = set()
@@ -172,7 +173,7 @@ class _Run:
 
     def _judged(self, chain: Chain, model: Compressed) -> Trial:
         try:
-            checked = check_model(model.data, features=model.features)
+            checked = check_own(model.data)
             outputs = run_rows(checked, self._judge.test)
         except SealiftError as e:
             return Trial(chain, None, failure=f"the result does not run: {e}"[:300])
@@ -192,7 +193,7 @@ class _Run:
     def _timed(self, trial: Trial) -> Trial:
         if trial.model is None:
             return trial
-        variant: CheckedModel = check_model(trial.model.data, features=trial.model.features)
+        variant: CheckedModel = check_own(trial.model.data)
         return replace(trial, latency=measure_ratio(self._checked, variant, self._feeds, rounds=LATENCY_ROUNDS))
 
     def _show(self) -> None:
@@ -224,7 +225,7 @@ def stored_bytes(data: bytes) -> int:
 
 def _judge(original: Compressed, rows: Dataset, context: TechniqueContext, *, metric: str, output: str) -> Judge:
     """Judges by the task, or by agreement with the original where these rows do not fit it (all of one class)."""
-    reference = run_rows(check_model(original.data, features=original.features), rows)
+    reference = run_rows(check_own(original.data), rows)
     try:
         return make_judge(reference, rows, task=context.task, seed=context.seed, where="search", metric=metric, output=output)
     except UsageError as e:

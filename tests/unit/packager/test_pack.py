@@ -26,6 +26,7 @@ from packager.reissue import reissue_bundle
 from packager.writer import write_layout
 
 from .models import PATH, graph, mlp, pack_request, rows, save_npz, write
+from .networks import branching
 
 ROOT = Path(sealift.__file__).parent
 
@@ -386,3 +387,12 @@ def test_rows_to_train_on_stand_in_the_lineage_and_anomaly_scores_are_judged_by_
     report = json.loads(layer(result.out, media_types.REPORT))
     assert report["data"]["rows"] == {"calibration": 100, "validation": 0, "test": 100, "train": 100}
     assert report["variants"][0]["evaluation"]["drop"]["unit"] == "points"
+
+
+def test_the_contract_names_the_control_flow_of_what_ships_and_a_device_reads_it(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((80, 6)).astype(np.float32)
+    request = PackRequest(
+        write(tmp_path, branching()), save_npz(tmp_path, x=x), PATH, Counter(0, 1), tmp_path / "b", Recipe(techniques=())
+    )
+    contract = open_bundle(pack(request).out)[1].contract
+    assert contract.features == ("control-flow:If",)
