@@ -19,7 +19,9 @@ from device_client.inference.walker import ValueSpec
 
 def is_batched(spec: ValueSpec) -> bool:
     """True if rows of data are expected along the first axis of the input: it is dynamic, or one."""
-    return bool(spec.shape) and (not isinstance(spec.shape[0], int) or spec.shape[0] == 1)
+    if not spec.shape:
+        return False
+    return not isinstance(spec.shape[0], int) or spec.shape[0] == 1
 
 
 def row_shape(spec: ValueSpec) -> tuple[int | str, ...]:

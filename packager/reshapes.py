@@ -96,7 +96,7 @@ def _observe(model: Any, names: list[str], row: Rows) -> list[Mapping[str, NDArr
     probe.CopyFrom(model)
     known = {value.name for value in probe.graph.output}
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
-    found = []
+    found: list[Mapping[str, NDArray[Any]]] = []
     try:
         with open_session(check_own(_typed(probe))) as session:
             for count in _BATCHES:
