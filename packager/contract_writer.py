@@ -7,7 +7,7 @@ from device_client.bundle.digest import Digest
 from device_client.inference.walker import CheckedModel
 from packager.facts import Candidate, PackFacts
 from packager.footprint import peak_ram_bytes
-from packager.quantise import is_saturation_safe
+from packager.ptq.saturation import is_saturation_safe
 from packager.tensors import describe_tensors
 from packager.tools import tool_versions
 

@@ -16,7 +16,7 @@ from device_client.bundle.preprocessing import PreprocessingStep, read_step
 from device_client.bundle.strict_json import canonical_json
 from device_client.errors import FormatError, UsageError
 from packager.golden_plan import GoldenPlan
-from packager.quantise import Int8Static
+from packager.ptq.static import Int8Static
 from packager.technique import TechniqueStep, read_technique
 from packager.toml_table import TomlTable
 from packager.training_plan import TrainingPlan

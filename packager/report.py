@@ -11,7 +11,7 @@ from packager.budget import BudgetResult, worst_verdict
 from packager.facts import Candidate, PackFacts
 from packager.footprint import peak_ram_bytes
 from packager.golden import GoldenResult
-from packager.quantise import is_saturation_safe
+from packager.ptq.saturation import is_saturation_safe
 
 SCHEMA = "1.0"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from device_client.errors import UsageError
 from packager.data import Dataset
-from packager.quantise import Int8Static, quantise_int8_static
+from packager.ptq.static import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
 from packager.training_plan import TrainingPlan
 

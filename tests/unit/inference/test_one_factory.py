@@ -28,7 +28,7 @@ CODE = {
     "append_execution_provider",
 }
 # The engine of the quantiser makes sessions of its own, over files that the packager wrote, to calibrate.
-ENGINE = {"packager/quantise.py": {"onnxruntime.quantization"}}
+ENGINE = {"packager/ptq/engine.py": {"onnxruntime.quantization"}}
 
 
 def names(tree: ast.Module) -> Iterator[str]:

@@ -15,7 +15,8 @@ from device_client.inference.walker import check_model
 from packager.contract_writer import requirements
 from packager.data import Dataset
 from packager.load import load_model
-from packager.quantise import Int8Static, is_saturation_safe, quantise_int8_static
+from packager.ptq.saturation import is_saturation_safe
+from packager.ptq.static import Int8Static, quantise_int8_static
 
 from .models import convnet, graph, mlp, op_types, rows, write
 
