@@ -72,15 +72,16 @@ def _patches(layer: Layer, x: Array, dims: Sequence[int]) -> NDArray[np.float32]
     spans = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True)]
     padded = np.pad(x, [(0, 0), (0, 0), *_padding(node, x.shape[2:], spans, strides)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=tuple(range(2, 2 + rank)))
-    every = tuple(slice(None, None, stride) for stride in strides)
+    positions = x.shape[0] * int(np.prod(windows.shape[2 : 2 + rank])) // int(np.prod(strides))
+    sparser = max(1, int(np.ceil((positions / _MAX_PATCHES) ** (1 / rank))))  # a coarser lattice of positions, in all rows
+    every = tuple(slice(None, None, stride * sparser) for stride in strides)
     inner = tuple(slice(None, None, dilation) for dilation in dilations)
     windows = windows[(slice(None), slice(None), *every, *inner)]
     groups = int(attribute(node, "group", 1))
     channels = x.shape[1] // groups
-    split = windows.reshape(x.shape[0], groups, channels, -1, *kernel)  # a copy: positions of one batch
-    positions = np.moveaxis(split, 3, 1).reshape(-1, groups, channels * int(np.prod(kernel)))
-    positions = positions[:: max(1, len(positions) // _MAX_PATCHES)]
-    return np.ascontiguousarray(positions.transpose(1, 0, 2), dtype=np.float32)
+    split = windows.reshape(x.shape[0], groups, channels, -1, int(np.prod(kernel)))
+    patches = split.transpose(1, 0, 3, 2, 4).reshape(groups, -1, channels * int(np.prod(kernel)))
+    return np.ascontiguousarray(patches, dtype=np.float32)
 
 
 def _padding(node: Any, sizes: Sequence[int], spans: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
