@@ -138,7 +138,7 @@ def _weight_only(model: Compressed, config: WeightOnly, context: TechniqueContex
 
 def _equalise(model: Compressed, config: Equalise, context: TechniqueContext) -> Compressed:
     result = equalise(model.data, config, context.calibration)
-    evidence: dict[str, object] = {"technique": "equalise", "pairs": result.pairs}
+    evidence: dict[str, object] = {"technique": "equalise", "groups": result.groups}
     return Compressed(result.data, model.precision, (*model.evidence, evidence))
 
 

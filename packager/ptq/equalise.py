@@ -1,15 +1,16 @@
-"""The technique ``equalise``: evens out the channels between two layers, so that one step suits all of them.
+"""The technique ``equalise``: evens out the channels of values between layers, so that one step suits all of them.
 
-A channel scaled down by ``s`` in one layer and up by ``s`` in the next computes the same where only positively homogeneous
-operators lie between (Relu, LeakyRelu, pooling, flattening). ``s`` is chosen so that both layers span the same range in
-every channel. Exact in FP32 but for rounding, which is checked. Data-free; the graph keeps its nodes.
+Channels scaled down where they are made and up where they are read compute the same (``channel_groups.py`` says which belong
+together). ``by = "weights"``: factors make the rows that make a channel and the columns that read it equally large, as in
+Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.1. ``by = "activations"``:
+a channel that is small on the calibration rows is made larger, which pays where weights have a step per channel and
+activations have one for all; the rule is equation 4 of Xiao et al. 2023, "SmoothQuant", carried over to convolutions.
 
-Source: Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", section 4.1.
+Exact in FP32 but for rounding, which is checked. The graph keeps its nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,33 +21,41 @@ from onnx import numpy_helper
 
 from device_client.errors import UsageError
 from packager.data import Dataset
-from packager.ptq.graph import Array, GraphView, Layer, attribute, layers, name_nodes
+from packager.ptq.channel_groups import ChannelGroup, channel_groups
+from packager.ptq.graph import Array, GraphView, Layer, attribute, name_nodes
+from packager.ptq.observe import observe
 from packager.shrink import assert_same_outputs
 from packager.toml_table import TomlTable
 
-_BETWEEN = frozenset({"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Flatten", "Reshape"})
 _BOUND = 1e3
+_MAX_ROWS = 128
 _TOLERANCE = 1e-4  # of the largest output: rounding of FP32
 
 
 @dataclass(frozen=True)
 class Equalise:
-    """Settings. ``sweeps``: over all pairs, as the pairs of a chain share layers."""
+    """Settings. ``sweeps``: of ``weights``, over all groups, as groups share layers. ``strength``: of ``activations``, as in ``smooth``."""
 
+    by: str = "activations"
+    strength: float = 0.5
     sweeps: int = 8
 
     @classmethod
     def from_toml(cls, table: TomlTable) -> Equalise:
         """Reads the technique's table of a recipe."""
-        return cls(sweeps=table.integer("sweeps", 8, minimum=1, maximum=100))
+        return cls(
+            by=table.text("by", "activations", choices=("activations", "weights")),
+            strength=table.number("strength", 0.5, minimum=0.0, maximum=1.0),
+            sweeps=table.integer("sweeps", 8, minimum=1, maximum=100),
+        )
 
 
 @dataclass(frozen=True)
 class EqualiseResult:
-    """The model, and how many pairs of layers were evened out."""
+    """The model, and how many groups of layers were evened out."""
 
     data: bytes
-    pairs: int
+    groups: int
 
 
 def equalise(data: bytes, config: Equalise, rows: Dataset) -> EqualiseResult:
@@ -55,7 +64,7 @@ def equalise(data: bytes, config: Equalise, rows: Dataset) -> EqualiseResult:
     Args:
         data: the model.
         config: settings.
-        rows: of any part; the first one shows that outputs stay the same.
+        rows: calibration rows; at most 128, and the first one shows that outputs stay the same.
 
     Raises:
         UsageError: no two layers of the model can be evened out (``equalise_nothing``).
@@ -64,75 +73,31 @@ def equalise(data: bytes, config: Equalise, rows: Dataset) -> EqualiseResult:
     model = onnx.load_from_string(data)
     name_nodes(model)
     view = GraphView(model)
-    found = list(_pairs(view))
-    if not found:
+    groups = channel_groups(view)
+    if not groups:
         raise UsageError(
             "no two layers can be evened out",
             code="equalise_nothing",
-            expected="Conv or Gemm, then Relu or pooling, then Conv, Gemm or MatMul, with weights of their own",
+            expected="Conv or Gemm, then Relu, pooling or a sum, then Conv, Gemm or MatMul, with weights of their own",
             hint="leave 'equalise' out of the recipe",
         )
-    for first, _ in found:
-        _own_bias(view, first)
-    for _ in range(config.sweeps):
-        for first, second in found:
-            _balance(view, first, second)
+    for group in groups:
+        for layer in group.makers:
+            _own_bias(view, layer)
+    if config.by == "activations":
+        seen = _seen(model, groups, rows.take(np.arange(min(len(rows), _MAX_ROWS))))
+        for group, largest in zip(groups, seen, strict=True):
+            _scale(view, group, _factors(view, group, config, largest))
+    else:
+        for _ in range(config.sweeps):
+            for group in groups:
+                _scale(view, group, _factors(view, group, config, None))
     for node in model.graph.node:
         node.ClearField("name")
     result = model.SerializeToString(deterministic=True)
     feeds = {name: array[:1] for name, array in rows.inputs.items()}
     assert_same_outputs(data, result, feeds, what="equalise", relative=_TOLERANCE)
-    return EqualiseResult(result, len(found))
-
-
-def _pairs(view: GraphView) -> Iterator[tuple[Layer, Layer]]:
-    """Layers with only homogeneous operators between them, and weights that nobody else reads."""
-    found = {layer.name: layer for layer in layers(view) if view.is_private(layer.weight) and _is_plain(layer.node)}
-    for first in found.values():
-        if first.node.op_type == "MatMul" or len(view.tensors[first.weight].dims) < 2:
-            continue  # its bias is another node's
-        if first.bias is not None and not (view.is_float(first.bias) and len(view.tensors[first.bias].dims) == 1):
-            continue
-        value = first.node.output[0]
-        while (
-            view.is_private(value)
-            and view.consumers[value][0].op_type in _BETWEEN
-            and _keeps_channels(view, view.consumers[value][0], value)
-        ):
-            value = view.consumers[value][0].output[0]
-        if not view.is_private(value):
-            continue
-        second = found.get(view.consumers[value][0].name)
-        if second is not None and second.node.input[0] == value and _fits(view, first, second):
-            yield first, second
-
-
-def _is_plain(node: Any) -> bool:
-    if node.op_type == "ConvTranspose":
-        return False
-    return not attribute(node, "transA", 0) and all(float(attribute(node, name, 1.0)) == 1.0 for name in ("alpha", "beta"))
-
-
-def _keeps_channels(view: GraphView, node: Any, value: str) -> bool:
-    if node.op_type == "Flatten":
-        return int(attribute(node, "axis", 1)) == 1
-    if node.op_type != "Reshape":
-        return bool(node.input[0] == value)
-    shape = view.array(node.input[1]).reshape(-1) if node.input[1] in view.tensors else np.zeros(0)
-    return bool(shape.size == 2 and node.input[0] == value)  # (batch, all the rest), channels first
-
-
-def _fits(view: GraphView, first: Layer, second: Layer) -> bool:
-    channels = view.tensors[first.weight].dims[first.axis]
-    inputs = _input_count(view, second)
-    return bool(inputs % channels == 0) and (inputs == channels or (first.node.op_type == "Conv" and second.node.op_type != "Conv"))
-
-
-def _input_count(view: GraphView, layer: Layer) -> int:
-    dims = view.tensors[layer.weight].dims
-    if layer.node.op_type == "Conv":
-        return int(dims[1]) * int(attribute(layer.node, "group", 1))
-    return int(dims[1 - layer.axis])
+    return EqualiseResult(result, len(groups))
 
 
 def _own_bias(view: GraphView, layer: Layer) -> None:
@@ -145,21 +110,49 @@ def _own_bias(view: GraphView, layer: Layer) -> None:
     layer.node.input[2] = name
 
 
-def _balance(view: GraphView, first: Layer, second: Layer) -> None:
-    rows = np.moveaxis(view.array(first.weight).astype(np.float64), first.axis, 0)
-    channels = rows.shape[0]
-    columns = _by_input(view.array(second.weight).astype(np.float64), second, channels)
-    ours = np.abs(rows.reshape(channels, -1)).max(axis=1)
-    theirs = np.abs(columns).reshape(channels, -1).max(axis=1)
+def _factors(view: GraphView, group: ChannelGroup, config: Equalise, largest: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """(channels,), what the group's values are divided by; 1 where a channel is always zero."""
+    theirs = _largest([_by_input(view.array(layer.weight).astype(np.float64), layer, group.channels) for layer in group.readers])
+    if largest is None:
+        ours = _largest([np.moveaxis(view.array(layer.weight).astype(np.float64), layer.axis, 0) for layer in group.makers])
+        strength = 0.5
+    else:
+        ours, strength = largest, config.strength
     usable = (ours > 0) & (theirs > 0)
-    scale = np.where(usable, np.sqrt(np.where(usable, ours, 1.0) / np.where(usable, theirs, 1.0)), 1.0)
-    scale = np.clip(scale, 1 / _BOUND, _BOUND)
-    scaled = rows / scale.reshape(-1, *[1] * (rows.ndim - 1))
-    view.set_array(first.weight, np.moveaxis(scaled, 0, first.axis).astype(np.float32))
-    if first.bias is not None:
-        bias = first.node.input[2]
-        view.set_array(bias, (view.array(bias).astype(np.float64) / scale).astype(np.float32))
-    view.set_array(second.weight, _scale_inputs(view.array(second.weight), second, scale))
+    factors = np.where(usable, np.where(usable, ours, 1.0) ** strength / np.where(usable, theirs, 1.0) ** (1 - strength), 1.0)
+    centre = np.exp(np.log(factors[usable]).mean()) if usable.any() else 1.0  # so that the values keep their overall size
+    return np.where(usable, np.clip(factors / centre, 1 / _BOUND, _BOUND), 1.0)
+
+
+def _largest(matrices: list[Array]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.max([np.abs(matrix).reshape(len(matrix), -1).max(axis=1) for matrix in matrices], axis=0)
+    return found
+
+
+def _scale(view: GraphView, group: ChannelGroup, factors: NDArray[np.float64]) -> None:
+    for layer in group.makers:
+        rows = np.moveaxis(view.array(layer.weight).astype(np.float64), layer.axis, 0)
+        scaled = rows / factors.reshape(-1, *[1] * (rows.ndim - 1))
+        view.set_array(layer.weight, np.moveaxis(scaled, 0, layer.axis).astype(np.float32))
+        if layer.bias is not None:
+            bias = layer.node.input[2]
+            view.set_array(bias, (view.array(bias).astype(np.float64) / factors).astype(np.float32))
+    for layer in group.readers:
+        view.set_array(layer.weight, _scale_inputs(view.array(layer.weight), layer, factors))
+
+
+def _seen(model: Any, groups: tuple[ChannelGroup, ...], rows: Dataset) -> list[NDArray[np.float64]]:
+    """The largest magnitude of each group's channels, over the values that a layer or an addition reads or makes."""
+    names = list(dict.fromkeys(value for group in groups for value in group.values))
+    largest = [np.zeros(group.channels) for group in groups]
+    for values in observe(model, names, rows):
+        for index, group in enumerate(groups):
+            for value in group.values:
+                array = np.abs(values[value].astype(np.float64))
+                if array.shape[group.channel_axis] == group.channels:
+                    channels = np.moveaxis(array, group.channel_axis, 0).reshape(group.channels, -1)
+                    largest[index] = np.maximum(largest[index], channels.max(axis=1))
+    return largest
 
 
 def _by_input(weights: Array, layer: Layer, channels: int) -> Array:
