@@ -34,7 +34,7 @@ _TOLERANCE = 1e-4  # of the largest output: rounding of FP32
 
 @dataclass(frozen=True)
 class Equalise:
-    """Settings. ``sweeps``: of ``weights``, over all groups, as groups share layers. ``strength``: of ``activations``, as in ``smooth``."""
+    """Settings. ``strength``: of ``activations``, as in ``smooth``. ``sweeps``: of ``weights``, as groups share layers."""
 
     by: str = "activations"
     strength: float = 0.5

@@ -95,6 +95,11 @@ def smooth(data: bytes, config: Smooth, calibration: Dataset) -> SmoothResult:
     return SmoothResult(result, len(places))
 
 
+def can_smooth(model: Any) -> bool:
+    """True if ``smooth`` would find something; node names must be set."""
+    return bool(_places(GraphView(model)))
+
+
 def _places(view: GraphView) -> list[_Place]:
     by_node = {layer.name: layer for layer in layers(view)}
     found = []

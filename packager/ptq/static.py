@@ -153,7 +153,7 @@ def operators(model: Any, config: Int8Static) -> tuple[str, ...]:
     present = {node.op_type for node in model.graph.node}
     if config.ops:
         chosen: tuple[str, ...] = config.ops
-    elif present & _PER_TENSOR_RANGES_HURT or _has_inner_softmax(model):
+    elif present & _PER_TENSOR_RANGES_HURT or has_inner_softmax(model):
         chosen = HEAVY_OPS
     else:
         chosen = HEAVY_OPS + LIGHT_OPS
@@ -169,7 +169,7 @@ def operators(model: Any, config: Int8Static) -> tuple[str, ...]:
     return ops
 
 
-def _has_inner_softmax(model: Any) -> bool:
+def has_inner_softmax(model: Any) -> bool:
     """True where a heavy operator computes with what a Softmax gave, as attention does; a final Softmax is none."""
     reached: set[str] = set()
     for node in model.graph.node:  # in topological order
