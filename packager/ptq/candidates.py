@@ -138,8 +138,9 @@ def _attention(model: Any, static: Int8Static) -> Iterator[Steps]:
     dynamic = Int8Dynamic(reduce_range=static.reduce_range)
     counts = Counter(layer.node.op_type for layer in layers(GraphView(model)))
     if counts["MatMul"] or counts["Gemm"]:
-        yield (*balance, _step("int8-dynamic", dynamic), *rest)
-        yield (_step("int8-dynamic", dynamic), *rest)
+        others = (_step("weight-only", WeightOnly()),) if counts["Conv"] else rest
+        yield (*balance, _step("int8-dynamic", dynamic), *others)
+        yield (_step("int8-dynamic", dynamic), *others)
     yield (*balance, _step("int8-static", replace(products, calibration="minmax")), *rest)
     yield (*balance, _step("int8-static", replace(products, calibration="mse")), *rest)
     yield (_step("int8-static", replace(products, calibration="percentile")), *rest)
