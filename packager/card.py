@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from packager.facts import Candidate, PackFacts
 from packager.measure.device_model import model_all
-from packager.quantise import is_saturation_safe
+from packager.ptq.saturation import is_saturation_safe
 
 _NOT_STATED = "not stated"
 _PROFILES_SHOWN = ("cortex-m4", "watch", "raspberry-pi-4")

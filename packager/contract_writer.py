@@ -9,7 +9,7 @@ from packager.facts import Candidate, PackFacts
 from packager.features import features_of_all
 from packager.footprint import process_bytes
 from packager.measure.workload import Workload, count_workload
-from packager.quantise import is_saturation_safe
+from packager.ptq.saturation import is_saturation_safe
 from packager.tensors import describe_tensors
 from packager.tools import tool_versions
 

@@ -18,7 +18,7 @@ from device_client.bundle.strict_json import canonical_json
 from device_client.errors import FormatError, UsageError
 from packager.auto.settings import AutoPlan
 from packager.golden_plan import GoldenPlan
-from packager.quantise import Int8Static
+from packager.ptq.static import Int8Static
 from packager.tasks.choose import METRICS, TASKS
 from packager.technique import TechniqueStep, read_technique
 from packager.toml_table import TomlTable

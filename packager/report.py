@@ -17,7 +17,7 @@ from packager.measure.device_model import model_all
 from packager.measure.profiles import profiles_digest
 from packager.measure.workload import Workload
 from packager.parts import SYNTHETIC_NOTE
-from packager.quantise import is_saturation_safe
+from packager.ptq.saturation import is_saturation_safe
 
 SCHEMA = "1.1"
 MAX_SENSITIVITY_ROWS = 300

@@ -12,7 +12,12 @@ from typing import Any
 
 from device_client.errors import UsageError
 from packager.data import Dataset
-from packager.quantise import Int8Static, quantise_int8_static
+from packager.ptq.dynamic import Int8Dynamic, quantise_int8_dynamic
+from packager.ptq.equalise import Equalise, equalise
+from packager.ptq.fp16 import Fp16, narrow_weights
+from packager.ptq.smooth import Smooth, smooth
+from packager.ptq.static import Int8Static, quantise_int8_static
+from packager.ptq.weight_only import WeightOnly, quantise_weights
 from packager.toml_table import TomlTable
 from packager.training_plan import TrainingPlan
 
@@ -106,6 +111,51 @@ def _int8_static(model: Compressed, config: Int8Static, context: TechniqueContex
     return Compressed(result.data, "int8", (*model.evidence, evidence))
 
 
+def _int8_dynamic(model: Compressed, config: Int8Dynamic, context: TechniqueContext) -> Compressed:
+    result = quantise_int8_dynamic(model.data, config)
+    evidence: dict[str, object] = {"technique": "int8-dynamic", "nodes": list(result.nodes)}
+    return Compressed(result.data, "int8", (*model.evidence, evidence))
+
+
+def _fp16(model: Compressed, config: Fp16, context: TechniqueContext) -> Compressed:
+    result = narrow_weights(model.data, config)
+    evidence: dict[str, object] = {"technique": "fp16", "constants": result.narrowed, "left_for_their_values": result.left}
+    return Compressed(result.data, "fp16" if model.precision == "fp32" else model.precision, (*model.evidence, evidence))
+
+
+def _weight_only(model: Compressed, config: WeightOnly, context: TechniqueContext) -> Compressed:
+    result = quantise_weights(model.data, config, context.calibration)
+    evidence: dict[str, object] = {
+        "technique": "weight-only",
+        "bits": config.bits,
+        "method": config.method,
+        "tensors": result.tensors,
+        "weight_share": round(result.share, 6),
+        "features": list(result.features),
+    }
+    precision = f"w{config.bits}" if model.precision == "fp32" else model.precision
+    return Compressed(result.data, precision, (*model.evidence, evidence))
+
+
+def _equalise(model: Compressed, config: Equalise, context: TechniqueContext) -> Compressed:
+    result = equalise(model.data, config, context.calibration)
+    evidence: dict[str, object] = {"technique": "equalise", "groups": result.groups}
+    return Compressed(result.data, model.precision, (*model.evidence, evidence))
+
+
+def _smooth(model: Compressed, config: Smooth, context: TechniqueContext) -> Compressed:
+    result = smooth(model.data, config, context.calibration)
+    evidence: dict[str, object] = {"technique": "smooth", "places": result.places}
+    return Compressed(result.data, model.precision, (*model.evidence, evidence))
+
+
 TECHNIQUES: dict[str, Technique] = {
+    "adaround": Technique(WeightOnly.adaround_from_toml, _weight_only),
+    "equalise": Technique(Equalise.from_toml, _equalise),
+    "fp16": Technique(Fp16.from_toml, _fp16),
+    "gptq": Technique(WeightOnly.gptq_from_toml, _weight_only),
+    "int8-dynamic": Technique(Int8Dynamic.from_toml, _int8_dynamic),
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
+    "smooth": Technique(Smooth.from_toml, _smooth),
+    "weight-only": Technique(WeightOnly.from_toml, _weight_only),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from packager.auto.trial import Chain, Trial
-from packager.quantise import Int8Static
+from packager.ptq.static import Int8Static
 from packager.technique import TechniqueContext, TechniqueStep
 
 

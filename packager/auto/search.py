@@ -32,7 +32,7 @@ from packager.features import check_own
 from packager.feed import feed_rows
 from packager.latency import measure_ratio
 from packager.metrics import Z95
-from packager.quantise import is_saturation_safe
+from packager.ptq.saturation import is_saturation_safe
 from packager.technique import Compressed, TechniqueContext
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from packager.measure.energy import Energy
 from packager.measure.pareto import pareto_front
 from packager.measure.profiles import CORTEX_M4, PI_4, PROFILES, DeviceProfile, Sourced, profiles_digest
 from packager.measure.workload import Workload, count_workload
-from packager.quantise import Int8Static, quantise_int8_static
+from packager.ptq.static import Int8Static, quantise_int8_static
 
 from .models import mlp
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from packager.data import Dataset
 from packager.measure.workload import Workload, count_workload
-from packager.quantise import Int8Static, quantise_int8_static
+from packager.ptq.static import Int8Static, quantise_int8_static
 
 from .models import graph, mlp, rows
 

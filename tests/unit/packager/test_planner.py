@@ -17,7 +17,7 @@ from packager.footprint import RUNTIME_BYTES, peak_ram_bytes
 from packager.measure.fusion import fuse_graph
 from packager.measure.planner import MemoryPlan, plan_memory
 from packager.measure.shaped import shape_graph
-from packager.quantise import Int8Static, quantise_int8_static
+from packager.ptq.static import Int8Static, quantise_int8_static
 
 from .models import graph, mlp
 

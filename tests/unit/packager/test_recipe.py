@@ -9,7 +9,7 @@ import sealift
 from device_client.bundle.preprocessing import Scale
 from device_client.errors import UsageError
 from packager.auto.settings import AutoPlan
-from packager.quantise import Int8Static
+from packager.ptq.static import Int8Static
 from packager.recipe import Recipe, load_recipe, read_recipe
 from packager.technique import TechniqueStep
 

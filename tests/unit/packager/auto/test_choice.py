@@ -9,7 +9,7 @@ import pytest
 from packager.auto.choice import cost, pareto_front, ranked, refusal
 from packager.auto.trial import Trial, chain_id, describe_chain
 from packager.latency import LatencyRatio
-from packager.quantise import Int8Static
+from packager.ptq.static import Int8Static
 from packager.technique import Compressed, TechniqueStep
 
 ORIGINAL, BUDGET = 1000, 0.01

@@ -24,7 +24,7 @@ from packager.auto.settings import AutoPlan
 from packager.data import Dataset
 from packager.latency import LatencyRatio
 from packager.pack import PackRequest, PackResult, pack
-from packager.quantise import Int8Static
+from packager.ptq.static import Int8Static
 from packager.recipe import load_recipe
 from packager.recipe_writer import recipe_text
 from packager.shrink import shrink_model
