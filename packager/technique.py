@@ -14,6 +14,7 @@ from device_client.errors import UsageError
 from packager.data import Dataset
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
+from packager.train.structured import PruneStructured, prune_structured
 from packager.training_plan import TrainingPlan
 
 
@@ -107,4 +108,5 @@ def _int8_static(model: Compressed, config: Int8Static, context: TechniqueContex
 
 TECHNIQUES: dict[str, Technique] = {
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
+    "prune-structured": Technique(PruneStructured.from_toml, prune_structured),
 }
