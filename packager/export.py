@@ -101,6 +101,7 @@ def _export(module: Any, inputs: tuple[Any, ...], names: list[str], *, where: st
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # see the module text: chosen knowingly
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # outputs are compared below
+        warnings.filterwarnings("ignore", message="Exporting a model to ONNX with a batch_size other than 1")  # likewise
         try:
             torch.onnx.export(
                 module,

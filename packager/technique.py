@@ -14,6 +14,8 @@ from device_client.errors import UsageError
 from packager.data import Dataset
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
+from packager.train.distil import Distil, distil
+from packager.train.sparse import PruneNM, PruneUnstructured, prune_nm, prune_unstructured
 from packager.train.structured import PruneStructured, prune_structured
 from packager.training_plan import TrainingPlan
 
@@ -108,5 +110,8 @@ def _int8_static(model: Compressed, config: Int8Static, context: TechniqueContex
 
 TECHNIQUES: dict[str, Technique] = {
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
+    "distil": Technique(Distil.from_toml, distil),
+    "prune-nm": Technique(PruneNM.from_toml, prune_nm),
+    "prune-unstructured": Technique(PruneUnstructured.from_toml, prune_unstructured),
     "prune-structured": Technique(PruneStructured.from_toml, prune_structured),
 }

@@ -113,7 +113,7 @@ def soft_loss(head: Head, soft: SoftLabels) -> Callable[[tuple[Any, ...], Batch]
     """
     import torch
 
-    targets = [torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)) for array in soft.outputs]
+    targets = [torch.from_numpy(np.array(array, dtype=np.float32)) for array in soft.outputs]
     spreads = [float(target.var().clamp_min(_TINY)) if target.numel() > 1 else 1.0 for target in targets]
     degree = soft.temperature
 
