@@ -15,6 +15,7 @@ from packager.data import Dataset
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
 from packager.train.distil import Distil, distil
+from packager.train.qat import Qat, qat
 from packager.train.sparse import PruneNM, PruneUnstructured, prune_nm, prune_unstructured
 from packager.train.structured import PruneStructured, prune_structured
 from packager.training_plan import TrainingPlan
@@ -113,5 +114,6 @@ TECHNIQUES: dict[str, Technique] = {
     "distil": Technique(Distil.from_toml, distil),
     "prune-nm": Technique(PruneNM.from_toml, prune_nm),
     "prune-unstructured": Technique(PruneUnstructured.from_toml, prune_unstructured),
+    "qat": Technique(Qat.from_toml, qat),
     "prune-structured": Technique(PruneStructured.from_toml, prune_structured),
 }

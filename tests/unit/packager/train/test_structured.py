@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from torch import nn
 
+import sealift
 from device_client.errors import UsageError
 from packager.technique import apply_technique, read_technique
 from packager.toml_table import TomlTable
@@ -13,6 +18,8 @@ from packager.train.need import count_parameters
 from packager.train.structured import PruneStructured, prune_structured
 
 from .nets import Attention, ConvNet, Residual, accuracy, compressed, context, fingerprint, signals
+
+ROOT = Path(sealift.__file__).parent
 
 
 @pytest.mark.parametrize("kind", [ConvNet, Residual, Attention])
@@ -95,3 +102,39 @@ def test_a_recipe_names_it() -> None:
     step = read_technique(TomlTable({"name": "prune-structured", "ratio": 0.25, "steps": 1}, where="test"))
     assert step.config == PruneStructured(ratio=0.25, steps=1)
     assert apply_technique(step, compressed(), context()).evidence[-1]["technique"] == "prune-structured"
+
+
+SCRIPT = """
+import hashlib, sys
+from dataclasses import replace
+from packager.technique import apply_technique, read_technique
+from packager.toml_table import TomlTable
+from tests.unit.packager.train.nets import Residual, compressed, context
+around = context(training=replace(context().training, epochs=2))
+for table in ({"name": "prune-structured", "scope": "network", "blocks": 1}, {"name": "prune-unstructured"}, {"name": "distil"}, {"name": "qat"}):
+    result = apply_technique(read_technique(TomlTable(table, where="test")), compressed(Residual), around)
+    print(hashlib.sha256(result.data + repr(result.evidence).encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_no_order_of_hashes_reaches_the_bytes() -> None:
+    found = []
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", SCRIPT], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+        )
+        found.append(done.stdout)
+    assert found[0] == found[1]
+    assert len(found[0].split()) == 4
+
+
+def test_reading_a_recipe_of_all_of_them_does_not_load_torch() -> None:
+    names = ("prune-structured", "prune-unstructured", "prune-nm", "distil", "qat")
+    script = (
+        "import sys\nfrom packager.recipe import read_recipe\n"
+        f"recipe = read_recipe({{'technique': [{{'name': name}} for name in {names}]}}, where='test')\n"
+        "recipe.digest()\nassert not {'torch', 'torchao', 'torch_pruning'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], cwd=ROOT, check=True)
