@@ -111,7 +111,8 @@ from packager.technique import apply_technique, read_technique
 from packager.toml_table import TomlTable
 from tests.unit.packager.train.nets import Residual, compressed, context
 around = context(training=replace(context().training, epochs=2))
-for table in ({"name": "prune-structured", "scope": "network", "blocks": 1}, {"name": "prune-unstructured"}, {"name": "distil"}, {"name": "qat"}):
+structured = {"name": "prune-structured", "scope": "network", "blocks": 1}
+for table in (structured, {"name": "prune-unstructured"}, {"name": "distil"}, {"name": "qat"}):
     result = apply_technique(read_technique(TomlTable(table, where="test")), compressed(Residual), around)
     print(hashlib.sha256(result.data + repr(result.evidence).encode()).hexdigest())
 """
