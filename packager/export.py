@@ -44,7 +44,7 @@ def export_module(
         import torch
     except ModuleNotFoundError as e:
         raise MissingExtraError("packager", missing=e.name or "torch") from e
-    with reproducible(seed):
+    with _reproducible(seed):
         found = function()
         module, given = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         if not isinstance(module, torch.nn.Module):
@@ -57,7 +57,7 @@ def export_module(
             )
         module = module.cpu().eval()
         inputs = _example_inputs(given, example, where=where)
-        names = input_names(module, len(inputs))
+        names = _input_names(module, len(inputs))
         return _export(module, inputs, names, where=where)
 
 
@@ -83,8 +83,7 @@ def _example_inputs(given: object, example: Callable[[], Mapping[str, NDArray[An
     return tensors
 
 
-def input_names(module: Any, count: int) -> list[str]:
-    """What the exported model's inputs are called: ``x`` for one, else the names in ``forward``."""
+def _input_names(module: Any, count: int) -> list[str]:
     if count == 1:
         return ["x"]
     parameters = list(inspect.signature(module.forward).parameters)
@@ -148,23 +147,23 @@ def _compare(module: Any, inputs: tuple[Any, ...], data: bytes, names: list[str]
                     )
 
 
-def export_to_onnx(module: Any, inputs: tuple[Any, ...], *, where: str) -> bytes:
+def export_to_onnx(module: Any, example: tuple[Any, ...], *, where: str) -> bytes:
     """Exports a module in eval mode, and compares what was exported with it.
 
     Args:
         module: a torch module on the CPU.
-        inputs: example tensors, (batch, ...), in the order of its ``forward``; at least two rows.
+        example: tensors, (rows, ...), in the order of its ``forward``; at least two rows.
         where: name for errors.
 
     Raises:
         UsageError: it cannot be exported, or what was exported computes something else.
     """
-    return _export(module, inputs, input_names(module, len(inputs)), where=where)
+    return _export(module, example, _input_names(module, len(example)), where=where)
 
 
 @contextmanager
-def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
-    """Fixed seeds and number of threads, deterministic kernels; all put back afterwards."""
+def _reproducible(seed: int) -> Iterator[None]:
+    """Fixed seeds, one thread, deterministic kernels; all put back afterwards."""
     import torch
 
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
@@ -174,7 +173,7 @@ def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            torch.set_num_threads(threads)
+            torch.set_num_threads(1)
             torch.use_deterministic_algorithms(True)
             yield
         finally:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from device_client.errors import UsageError
 from packager.data import Dataset
-from packager.export import reproducible
 from packager.toml_table import TomlTable
 from packager.train.channels import MAX_RATIO, ChannelPlan
 from packager.train.finish import finish
@@ -24,6 +23,7 @@ from packager.train.loop import Extra, TrainingHistory, train_module
 from packager.train.need import count_parameters, need_module, need_rows, refuse_few_rows
 from packager.train.objective import SoftLabels
 from packager.train.rows import Rows, make_rows
+from packager.train.seeds import reproducible
 from packager.train.student import make_student, modules_from
 from packager.train.taps import Tap, choose_taps
 from packager.train.teacher import teach

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from packager.data import Dataset
-from packager.export import export_to_onnx, reproducible
+from packager.export import export_to_onnx
 from packager.train.need import count_parameters
 from packager.train.rows import make_rows
+from packager.train.seeds import reproducible
 
 if TYPE_CHECKING:
     from packager.technique import Compressed

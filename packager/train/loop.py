@@ -19,9 +19,9 @@ import numpy as np
 
 from device_client.errors import UsageError
 from packager.data import Dataset
-from packager.export import reproducible
 from packager.train.objective import Head, SoftLabels, TaskLoss, find_head, soft_loss, task_loss
 from packager.train.rows import Batch, Rows, as_outputs, make_rows
+from packager.train.seeds import reproducible
 from packager.training_plan import TrainingPlan
 
 WARM_UP_SHARE = 0.1  # of all steps

@@ -21,12 +21,13 @@ from onnx import numpy_helper
 from device_client.errors import SealiftError, UsageError
 from device_client.inference.walker import check_model
 from packager.data import Dataset
-from packager.export import export_to_onnx, reproducible
+from packager.export import export_to_onnx
 from packager.shrink import shrink_model
 from packager.train.loop import train_module
 from packager.train.need import count_parameters
 from packager.train.outputs import output_layers
 from packager.train.rows import make_rows
+from packager.train.seeds import reproducible
 from packager.train.teacher import teach
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from device_client.errors import UsageError
 from device_client.inference.walker import check_model
 from packager.data import Dataset
 from packager.evaluate import run_rows
-from packager.export import input_names, reproducible
 from packager.toml_table import TomlTable
 from packager.train.loop import train_module
 from packager.train.need import need_module, need_rows
 from packager.train.qat_graph import Prepared, prepare, quiet, set_observing, to_onnx, trace
 from packager.train.qdq import finish_qdq
-from packager.train.rows import Rows, as_outputs, make_rows
+from packager.train.rows import Rows, as_outputs, input_names, make_rows
+from packager.train.seeds import reproducible
 from packager.train.teacher import teach
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ the loop's, by its seed.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from packager.data import Dataset
-from packager.export import input_names
 
 EVAL_ROWS = 256
 
@@ -63,6 +63,14 @@ def make_rows(module: Any, data: Dataset) -> Rows:
     return Rows(
         tuple(_tensor(data.inputs[name]) for name in order), None if data.labels is None else _tensor(data.labels, whole=np.int64)
     )
+
+
+def input_names(module: Any, count: int) -> list[str]:
+    """What an exported module's inputs are called: ``x`` for one, else the names in its ``forward``."""
+    names = list(inspect.signature(module.forward).parameters)
+    if count == 1:
+        return ["x"]
+    return names[:count] if len(names) >= count else [f"x{index}" for index in range(count)]
 
 
 def forward_all(module: Any, rows: Rows) -> tuple[Any, ...]:

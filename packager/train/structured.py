@@ -134,7 +134,7 @@ class _Pruning:
                 self._context.validation,
                 task=self._context.task,
                 plan=plan if last else short,
-                seed=self._context.seed + len(self._histories),
+                seed=(self._context.seed + len(self._histories)) % 2**32,
                 teacher=self._soft,
             )
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 from device_client.entrypoint import load_entry_point
 from device_client.errors import UsageError
-from packager.export import reproducible
 from packager.train.channels import ChannelPlan, ChannelPruner
 from packager.train.need import count_parameters
 from packager.train.rows import as_outputs
+from packager.train.seeds import reproducible
 
 
 def make_student(teacher: Any, example: tuple[Any, ...], *, entry: str, plan: ChannelPlan, seed: int, where: str) -> Any:
