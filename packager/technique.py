@@ -19,6 +19,10 @@ from packager.ptq.smooth import Smooth, smooth
 from packager.ptq.static import Int8Static, quantise_int8_static
 from packager.ptq.weight_only import WeightOnly, quantise_weights
 from packager.toml_table import TomlTable
+from packager.train.distil import Distil, distil
+from packager.train.qat import Qat, qat
+from packager.train.sparse import PruneNM, PruneUnstructured, prune_nm, prune_unstructured
+from packager.train.structured import PruneStructured, prune_structured
 from packager.training_plan import TrainingPlan
 
 
@@ -158,4 +162,9 @@ TECHNIQUES: dict[str, Technique] = {
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
     "smooth": Technique(Smooth.from_toml, _smooth),
     "weight-only": Technique(WeightOnly.from_toml, _weight_only),
+    "distil": Technique(Distil.from_toml, distil, trains=True),
+    "prune-nm": Technique(PruneNM.from_toml, prune_nm, trains=True),
+    "prune-unstructured": Technique(PruneUnstructured.from_toml, prune_unstructured, trains=True),
+    "qat": Technique(Qat.from_toml, qat, trains=True),
+    "prune-structured": Technique(PruneStructured.from_toml, prune_structured, trains=True),
 }
