@@ -12,6 +12,7 @@ from typing import Any
 
 from device_client.errors import UsageError
 from packager.data import Dataset
+from packager.prune_onnx.config import PruneChannels
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
 from packager.training_plan import TrainingPlan
@@ -105,6 +106,13 @@ def _int8_static(model: Compressed, config: Int8Static, context: TechniqueContex
     return Compressed(result.data, "int8", (*model.evidence, evidence))
 
 
+def _prune_channels(model: Compressed, config: PruneChannels, context: TechniqueContext) -> Compressed:
+    from packager.prune_onnx.prune import prune_channels
+
+    return prune_channels(model, config, context)
+
+
 TECHNIQUES: dict[str, Technique] = {
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
+    "prune-channels": Technique(PruneChannels.from_toml, _prune_channels),
 }
