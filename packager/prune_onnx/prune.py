@@ -45,6 +45,7 @@ def prune_channels(model: Compressed, config: PruneChannels, context: TechniqueC
     from packager.prune_onnx.allocate import allocate
     from packager.prune_onnx.cut import cut_channels
     from packager.prune_onnx.graph import GraphView
+    from packager.prune_onnx.probe import scale_costs
     from packager.prune_onnx.refit import refit_layers
     from packager.prune_onnx.select import rank_groups
     from packager.prune_onnx.trace import trace_channels
@@ -59,6 +60,8 @@ def prune_channels(model: Compressed, config: PruneChannels, context: TechniqueC
     rankings = rank_groups(
         trace, model.data, rows, most=max(MOST, config.ratio), min_channels=config.min_channels, seed=context.seed
     )
+    if config.allocation == "global":
+        rankings = scale_costs(trace, model.data, rankings, rows, seed=context.seed)
     counts = allocate(rankings, config)
     removed = {root for ranking, count in zip(rankings, counts, strict=True) for root in ranking.order[:count]}
     if not removed:

@@ -39,10 +39,26 @@ class Refit:
     after: float
 
 
-def refit_layers(trace: Trace, original: bytes, model: Any, removed: Collection[int], rows: Dataset, *, seed: int) -> list[Refit]:
-    """Changes the weights and biases of ``model`` (from ``cut_channels``) in place; says what it did to which layer."""
+def refit_layers(
+    trace: Trace,
+    original: bytes,
+    model: Any,
+    removed: Collection[int],
+    rows: Dataset,
+    *,
+    seed: int,
+    only: Collection[int] | None = None,
+) -> list[Refit]:
+    """Changes the weights and biases of ``model`` (from ``cut_channels``) in place; says what it did to which layer.
+
+    ``only``: positions of the nodes to fit; all layers where it is ``None``.
+    """
     view = GraphView(model.SerializeToString(deterministic=True), rows)
-    mixers = [mixer for mixer in trace.mixers if trace.view.nodes[mixer.node].input[0] not in rows.inputs]
+    mixers = [
+        mixer
+        for mixer in trace.mixers
+        if trace.view.nodes[mixer.node].input[0] not in rows.inputs and (only is None or mixer.node in only)
+    ]
     budget = _WANTED_BYTES // max(1, 4 * sum(len(mixer.outputs) for mixer in mixers))
     positions = max(1, min(SAMPLES, budget) // len(rows))
     layers = {mixer.node: layer for mixer in mixers if (layer := linear_layer(view, mixer.node, positions=positions)) is not None}

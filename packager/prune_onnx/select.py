@@ -39,6 +39,7 @@ class Ranking:
     order: tuple[int, ...]
     costs: tuple[float, ...]
     count: int  # of removable sets, ranked or not
+    readers: tuple[int, ...] = ()
 
 
 def rank_groups(trace: Trace, data: bytes, rows: Dataset, *, most: float, min_channels: int, seed: int) -> list[Ranking]:
@@ -53,9 +54,10 @@ def rank_groups(trace: Trace, data: bytes, rows: Dataset, *, most: float, min_ch
     rankings = []
     for owners, roots in groups:
         limit = max(0, min(int(most * len(roots)), len(roots) - min_channels))
-        steps = [cost for mixer in readers if (cost := costs[mixer.node].restrict(trace, mixer, roots)) is not None]
-        order, values = _empty(steps, roots, limit)
-        rankings.append(Ranking(owners, order, values, len(roots)))
+        found = {mixer.node: costs[mixer.node].restrict(trace, mixer, roots) for mixer in readers}
+        steps = {node: cost for node, cost in found.items() if cost is not None}
+        order, values = _empty(list(steps.values()), roots, limit)
+        rankings.append(Ranking(owners, order, values, len(roots), tuple(steps)))
     return rankings
 
 
