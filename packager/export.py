@@ -44,7 +44,7 @@ def export_module(
         import torch
     except ModuleNotFoundError as e:
         raise MissingExtraError("packager", missing=e.name or "torch") from e
-    with _reproducible(seed):
+    with reproducible(seed):
         found = function()
         module, given = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         if not isinstance(module, torch.nn.Module):
@@ -57,7 +57,7 @@ def export_module(
             )
         module = module.cpu().eval()
         inputs = _example_inputs(given, example, where=where)
-        names = _input_names(module, len(inputs))
+        names = input_names(module, len(inputs))
         return _export(module, inputs, names, where=where)
 
 
@@ -83,7 +83,8 @@ def _example_inputs(given: object, example: Callable[[], Mapping[str, NDArray[An
     return tensors
 
 
-def _input_names(module: Any, count: int) -> list[str]:
+def input_names(module: Any, count: int) -> list[str]:
+    """What the exported model's inputs are called: ``x`` for one, else the names in ``forward``."""
     if count == 1:
         return ["x"]
     parameters = list(inspect.signature(module.forward).parameters)
@@ -146,9 +147,23 @@ def _compare(module: Any, inputs: tuple[Any, ...], data: bytes, names: list[str]
                     )
 
 
+def export_to_onnx(module: Any, inputs: tuple[Any, ...], *, where: str) -> bytes:
+    """Exports a module in eval mode, and compares what was exported with it.
+
+    Args:
+        module: a torch module on the CPU.
+        inputs: example tensors, (batch, ...), in the order of its ``forward``; at least two rows.
+        where: name for errors.
+
+    Raises:
+        UsageError: it cannot be exported, or what was exported computes something else.
+    """
+    return _export(module, inputs, input_names(module, len(inputs)), where=where)
+
+
 @contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """Fixed seeds, one thread, deterministic kernels; all put back afterwards."""
+def reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
+    """Fixed seeds and number of threads, deterministic kernels; all put back afterwards."""
     import torch
 
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
@@ -158,7 +173,7 @@ def _reproducible(seed: int) -> Iterator[None]:
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            torch.set_num_threads(1)
+            torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(True)
             yield
         finally:

@@ -132,6 +132,16 @@ def _prepare(source: bytes, *, source_name: str, where: str, tools: tuple[str, .
     return LoadedModel(check_model(data), checked.digest, len(checked.data), source_name, tools, tuple(notes))
 
 
+def prepare_onnx(source: bytes, *, where: str) -> bytes:
+    """The normal form of an FP32 ONNX file, as ``load_model`` makes it; for what a technique exported.
+
+    Raises:
+        UsageError: not a model that can be packed.
+        FormatError: the walker refuses the file.
+    """
+    return _prepare(source, source_name="ONNX file", where=where, tools=()).model.data
+
+
 def _walk(source: bytes, *, where: str) -> CheckedModel:
     try:
         return check_model(source, where=where, limits=_ANY_PACKING)

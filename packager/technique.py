@@ -15,6 +15,7 @@ from packager.data import Dataset
 from packager.prune_onnx.config import PruneChannels
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
+from packager.train.structured import PruneStructured, prune_structured
 from packager.training_plan import TrainingPlan
 
 
@@ -115,4 +116,5 @@ def _prune_channels(model: Compressed, config: PruneChannels, context: Technique
 TECHNIQUES: dict[str, Technique] = {
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
     "prune-channels": Technique(PruneChannels.from_toml, _prune_channels),
+    "prune-structured": Technique(PruneStructured.from_toml, prune_structured),
 }
