@@ -12,6 +12,7 @@ from typing import Any
 
 from device_client.errors import UsageError
 from packager.data import Dataset
+from packager.nas.config import Nas
 from packager.prune_onnx.config import PruneChannels
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
@@ -113,8 +114,15 @@ def _prune_channels(model: Compressed, config: PruneChannels, context: Technique
     return prune_channels(model, config, context)
 
 
+def _nas(model: Compressed, config: Nas, context: TechniqueContext) -> Compressed:
+    from packager.nas.technique import search_architecture
+
+    return search_architecture(model, config, context)
+
+
 TECHNIQUES: dict[str, Technique] = {
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
+    "nas": Technique(Nas.from_toml, _nas),
     "prune-channels": Technique(PruneChannels.from_toml, _prune_channels),
     "prune-structured": Technique(PruneStructured.from_toml, prune_structured),
 }
