@@ -27,7 +27,7 @@ from packager.prune_onnx.trace import Mixer, Trace
 MAX_COLUMNS = 2048
 SAMPLES = 8192  # rows of columns per layer that are enough for its matrix, by layers of up to MAX_COLUMNS columns
 BATCH_ROWS = 32
-_RIDGE = 1e-4  # of the mean diagonal; keeps dead channels from making H singular
+_RIDGE = 1e-6  # of the mean diagonal; keeps dead channels from making H singular
 _STEPS = 32  # a group is emptied in at most this many steps
 
 
@@ -49,7 +49,7 @@ def rank_groups(trace: Trace, data: bytes, rows: Dataset, *, most: float, min_ch
     """
     groups = trace.units.groups()
     wanted = {root for _, roots in groups for root in roots}
-    readers = [mixer for mixer in trace.mixers if mixer.groups == 1 and wanted & set(trace.units.roots(mixer.columns).tolist())]
+    readers = [mixer for mixer in trace.mixers if _mixes(mixer) and wanted & set(trace.units.roots(mixer.columns).tolist())]
     costs = _measure(trace, data, rows, readers, seed=seed)
     rankings = []
     for owners, roots in groups:
@@ -143,27 +143,42 @@ def _empty(costs: Sequence[_Cost], roots: Sequence[int], limit: int) -> tuple[tu
 
 
 def _measure(trace: Trace, data: bytes, rows: Dataset, readers: Sequence[Mixer], *, seed: int) -> dict[int, _Energy]:
-    view, found, sums = trace.view, {}, {}
+    view = trace.view
+    found: dict[int, _Energy] = {}
+    sums: dict[int, Floats] = {}
     positions = max(1, -(-SAMPLES // len(rows)))
     layers: dict[int, LinearLayer] = {}
+    energies: dict[int, list[Floats]] = {}
     for mixer in readers:
         layer = linear_layer(view, mixer.node, positions=positions)
-        if layer is None or layer.groups != 1 or layer.node.input[0] not in view.shapes or layer.node.input[0] in rows.inputs:
-            found[mixer.node] = _by_weights(trace, mixer)
+        if layer is None or layer.groups != 1:
+            energies[mixer.node] = []
         else:
             layers[mixer.node] = layer
             whole = layer.columns <= MAX_COLUMNS
             sums[mixer.node] = np.zeros((layer.columns + 1, layer.columns + 1) if whole else layer.columns + 1)
-    names = [layer.node.input[0] for layer in layers.values()]
+    names = [view.nodes[mixer.node].input[0] for mixer in readers]
     for number, values in enumerate(run_batches(data, names, rows, batch=BATCH_ROWS) if names else ()):
         for at, layer in layers.items():
             columns = read_columns(layer, values[layer.node.input[0]], np.random.default_rng([seed, at, number]))[0]
             columns = np.concatenate([columns, np.ones((len(columns), 1))], axis=1)
             sums[at] += columns.T @ columns if sums[at].ndim == 2 else np.square(columns).sum(axis=0)
+        for at, found_by_batch in energies.items():
+            name = view.nodes[at].input[0]
+            array = np.moveaxis(values[name].astype(np.float64), trace.channels[name].axis, 0)
+            found_by_batch.append(np.square(array).reshape(len(array), -1).mean(axis=1))
     for at, layer in layers.items():
         weight = matrix(layer, view.constants[layer.node.input[1]])[0]
         found[at] = _by_data(sums[at], weight)
+    for mixer in readers:
+        if mixer.node in energies:
+            found[mixer.node] = _by_energy(trace, mixer, np.mean(energies[mixer.node], axis=0))
     return found
+
+
+def _mixes(mixer: Mixer) -> bool:
+    """A depthwise convolution does not read its channels for others: they are its own."""
+    return mixer.groups == 1 or mixer.groups < len(mixer.columns)
 
 
 def _by_data(sums: Floats, weight: Floats) -> _Energy:
@@ -176,15 +191,24 @@ def _by_data(sums: Floats, weight: Floats) -> _Energy:
     h = sums / samples
     mean = h[-1, :-1]
     variance = float(np.einsum("ij,jk,ik->", weight.T, h[:-1, :-1] - np.outer(mean, mean), weight.T, optimize=True))
-    h = h + np.diag(np.asarray([*np.full(len(weight), _RIDGE * float(np.diag(h)[:-1].mean()) + 1e-12), 1e-12], dtype=np.float64))
+    # With fewer samples than columns any column seems to follow from the others: what is between columns counts by how many
+    # samples speak for it.
+    diagonal = np.diag(h).copy()
+    h *= samples**2 / (samples**2 + len(weight) ** 2)
+    h[-1] = h[:, -1] = [*mean, 1.0]
+    np.fill_diagonal(h, diagonal + _RIDGE * float(diagonal[:-1].mean()) + 1e-12)
     energies = np.diag(h)[:-1] * squares
     return _Energy(np.linalg.inv(h).astype(np.float64), weight @ weight.T, energies, max(variance, 1e-12))
 
 
-def _by_weights(trace: Trace, mixer: Mixer) -> _Energy:
-    """Nothing is known of the data: the squared weights of each input channel."""
-    node = trace.view.nodes[mixer.node]
-    weight: Any = trace.view.constants[node.input[1]]
-    axis = next(item.axis for item in trace.slices if item.node == mixer.node and item.index == 1 and item.units is mixer.columns)
-    squares = np.square(weight.astype(np.float64)).sum(axis=tuple(other for other in range(weight.ndim) if other != axis))
-    return _Energy(None, None, squares, float(squares.sum()) or 1.0)
+def _by_energy(trace: Trace, mixer: Mixer, energies: Floats) -> _Energy:
+    """Of a layer that is no plain linear map: the input's mean squares times the squared weights of each channel."""
+    weight: Any = trace.view.constants[trace.view.nodes[mixer.node].input[1]]
+    axis = next(item.axis for item in trace.slices if item.node == mixer.node and item.index == 1)
+    squares = np.square(weight.astype(np.float64))
+    if mixer.groups > 1:  # of a grouped convolution: (groups, outputs, inputs, kernel)
+        squares = squares.reshape(mixer.groups, -1, weight.shape[1], int(np.prod(weight.shape[2:]))).sum(axis=(1, 3)).reshape(-1)
+    else:
+        squares = squares.sum(axis=tuple(other for other in range(weight.ndim) if other != axis))
+    contributions = squares * energies
+    return _Energy(None, None, contributions, float(contributions.sum()) or 1.0)
