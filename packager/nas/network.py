@@ -1,7 +1,7 @@
 """An architecture as a torch module. Imported by the search only, for it needs torch.
 
-Plain convolutions, batch normalisation (folded at export), ReLU, global average and one linear layer: all of it quantises
-to integer kernels, but for the gates of squeeze-and-excite.
+Plain convolutions, batch normalisation (folded at export), ReLU, an average over positions or all of them, and one linear
+layer: all of it quantises to integer kernels, but for the gates of squeeze-and-excite.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ class Network(nn.Module):  # type: ignore[misc]  # torch's types are not followe
             for number in range(stage.repeats):
                 layers.append(_block(rank, width, stage, kernel=plan.kernel, stride=stage.stride if number == 0 else 1))
                 width = stage.channels
-        layers.append((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)[rank - 1](1))
+        if plan.average:
+            layers.append((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)[rank - 1](1))
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(width, signature.outputs)
+        self.head = nn.Linear(width * self._positions(), signature.outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Runs the network."""
@@ -50,6 +51,12 @@ class Network(nn.Module):  # type: ignore[misc]  # torch's types are not followe
         if self.finished and self._signature.head == "sigmoid":
             scores = torch.sigmoid(scores)
         return scores if len(self._signature.output_shape) == 1 else scores.reshape(-1, *self._signature.output_shape)
+
+    def _positions(self) -> int:
+        """How many positions the features have; shapes alone, so batch normalisation learns nothing from it."""
+        with torch.no_grad():
+            row = torch.zeros(1, *self._signature.input_shape)
+            return int(self.features.eval()(self._channels_first(row))[0, 0].numel())
 
     def _channels_first(self, x: torch.Tensor) -> torch.Tensor:
         axis = self._signature.channel_axis

@@ -9,7 +9,7 @@ better after as many epochs. Architectures over a limit cost no training and do 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,12 +128,16 @@ def _run(study: Any, trial: Any, families: tuple[str, ...], lessons: Lessons, pl
     if twin is not None:  # what it would give is known
         study.tell(trial, twin.values, state=twin.state)
         return
-    network = build(architecture(family, chosen), lessons)
-    cost = module_cost(network, lessons.signature.input_shape)
-    trial.set_user_attr("cost", [cost.int8_bytes, cost.macs])
-    too_much = limits.broken_by(cost) or _too_small_an_input(family, chosen, lessons)
-    if too_much is not None:
-        trial.set_user_attr("refused", too_much)
+    plan_of_network = architecture(family, chosen)
+    # More halvings than the longest axis has: later layers would see one position, and mostly padding.
+    refused: str | None = "input_size" if plan_of_network.reduction > max(lessons.signature.spatial) else None
+    if refused is None:
+        network = build(plan_of_network, lessons)
+        cost = module_cost(network, lessons.signature.input_shape)
+        trial.set_user_attr("cost", [cost.int8_bytes, cost.macs])
+        refused = limits.broken_by(cost)
+    if refused is not None:
+        trial.set_user_attr("refused", refused)
         study.tell(trial, state=TrialState.PRUNED)
         return
     curve: list[float] = []
@@ -157,11 +161,6 @@ def _run(study: Any, trial: Any, families: tuple[str, ...], lessons: Lessons, pl
 def _choose(trial: Any, families: tuple[str, ...]) -> tuple[str, dict[str, Choice]]:
     family = str(trial.suggest_categorical("family", list(families)))
     return family, {name: trial.suggest_categorical(f"{family}.{name}", list(values)) for name, values in choices(family).items()}
-
-
-def _too_small_an_input(family: str, chosen: Mapping[str, Choice], lessons: Lessons) -> str | None:
-    """More halvings than the longest axis has: later layers would see one position, and mostly padding."""
-    return "input_size" if architecture(family, chosen).reduction > max(lessons.signature.spatial) else None
 
 
 def _is_hopeless(study: Any, cost: Cost, epoch: int, metric: float) -> bool:

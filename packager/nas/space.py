@@ -24,8 +24,12 @@ COMMON: Mapping[str, tuple[Choice, ...]] = {
     "stem_stride": (1, 2),
     "stages": (1, 2, 3),
     "growth": (1.0, 1.5, 2.0),
+    "head": ("average", "flatten"),
 }
-"""Choices of every family; each stage halves the resolution and multiplies the channels by ``growth``."""
+"""Choices of every family; each stage halves the resolution and multiplies the channels by ``growth``.
+
+An average over positions is small; what matters by its position, such as the end of a window, needs them all.
+"""
 
 OWN: Mapping[str, Mapping[str, tuple[Choice, ...]]] = {
     "mobilenet": {"expand": (1, 2, 4), "repeats": (1, 2)},
@@ -33,13 +37,12 @@ OWN: Mapping[str, Mapping[str, tuple[Choice, ...]]] = {
     "efficientnet": {"expand": (1, 2, 4), "scale_width": (0.5, 1.0, 1.5), "scale_depth": (1, 2), "shrink": (1, 2, 4)},
 }
 
+_START: Mapping[str, Choice] = {"width": 8, "kernel": 5, "stem_stride": 2, "stages": 2, "growth": 2.0}
+
 START: Mapping[str, Mapping[str, Choice]] = {
-    "mobilenet": {"width": 8, "kernel": 5, "stem_stride": 2, "stages": 2, "growth": 2.0, "expand": 2, "repeats": 1},
-    "squeezenet": {"width": 8, "kernel": 5, "stem_stride": 2, "stages": 2, "growth": 2.0, "squeeze": 0.5, "repeats": 1},
-    "efficientnet": {
-        **{"width": 8, "kernel": 5, "stem_stride": 2, "stages": 2, "growth": 2.0, "expand": 2},
-        **{"scale_width": 1.0, "scale_depth": 1, "shrink": 1},
-    },
+    "mobilenet": {**_START, "head": "flatten", "expand": 2, "repeats": 1},
+    "squeezenet": {**_START, "head": "average", "squeeze": 0.5, "repeats": 1},
+    "efficientnet": {**_START, "head": "average", "expand": 2, "scale_width": 1.0, "scale_depth": 1, "shrink": 1},
 }
 """A hand-made network of each family: tried first, so that a short search is never worse than these."""
 
@@ -58,7 +61,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that a network is built from. ``shrink``: the input is averaged over windows of this size first."""
+    """Everything that a network is built from.
+
+    ``shrink``: the input is averaged over windows of this size first. ``average``: over all positions, before the last layer.
+    """
 
     family: str
     stem: int
@@ -66,6 +72,7 @@ class Architecture:
     kernel: int
     stages: tuple[Stage, ...]
     shrink: int = 1
+    average: bool = True
 
     @property
     def reduction(self) -> int:
@@ -93,7 +100,9 @@ def architecture(family: str, chosen: Mapping[str, Choice]) -> Architecture:
         stages.append(Stage("fire" if fire else "mbconv", channels, repeats, 2, factor, excite=family == "efficientnet"))
     stem = _multiple_of_4(width)
     shrink = int(chosen.get("shrink", 1))
-    return Architecture(family, stem, int(chosen["stem_stride"]), int(chosen["kernel"]), tuple(stages), shrink)
+    return Architecture(
+        family, stem, int(chosen["stem_stride"]), int(chosen["kernel"]), tuple(stages), shrink, chosen["head"] == "average"
+    )
 
 
 def _multiple_of_4(value: float) -> int:
