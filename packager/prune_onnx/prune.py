@@ -33,6 +33,8 @@ ROWS_AT_FULL_RATIO, LEAST_ROWS = 256, 32
 """Calibration rows that are asked for: the first times the ratio, at least the second. Measured: see docs/recipes.md."""
 
 _CHECK_ROWS = 64
+_FIT_ELEMENTS, _LEAST_FIT_ROWS = 2**27, 128
+"""Of all tensors together, and whatever that leaves: bounds the time that fitting a large image network takes."""
 
 
 def prune_channels(model: Compressed, config: PruneChannels, context: TechniqueContext) -> Compressed:
@@ -45,7 +47,7 @@ def prune_channels(model: Compressed, config: PruneChannels, context: TechniqueC
     from packager.prune_onnx.allocate import allocate
     from packager.prune_onnx.cut import cut_channels
     from packager.prune_onnx.graph import GraphView
-    from packager.prune_onnx.probe import scale_costs
+    from packager.prune_onnx.probe import scale_costs, spread_rows
     from packager.prune_onnx.refit import refit_layers
     from packager.prune_onnx.select import rank_groups
     from packager.prune_onnx.trace import trace_channels
@@ -67,7 +69,8 @@ def prune_channels(model: Compressed, config: PruneChannels, context: TechniqueC
     if not removed:
         raise _nothing(trace, rankings)
     pruned = cut_channels(trace, removed)
-    refits = refit_layers(trace, model.data, pruned, removed, rows, seed=context.seed) if config.refit else []
+    some = spread_rows(rows, view, elements=_FIT_ELEMENTS, least=_LEAST_FIT_ROWS, most=len(rows))
+    refits = refit_layers(trace, model.data, pruned, removed, some, seed=context.seed) if config.refit else []
     data = shrink_model(pruned.SerializeToString(deterministic=True))
     evidence = {
         "technique": "prune-channels",
@@ -123,29 +126,25 @@ def _nothing(trace: Trace, rankings: list[Ranking]) -> UsageError:
 def _check(before: bytes, after: bytes, rows: Dataset) -> dict[str, float]:
     """Shapes by inference and by running, finite values; how far each output moved, as a share of its variance.
 
-    The rows are those that the refit saw, so the figure says that the model works, not how well.
+    The rows are of those that the fit saw, so the figure says that the model works, not how well.
     """
-    from packager.prune_onnx.graph import run_batches
+    from packager.prune_onnx.probe import output_changes, run_outputs
 
-    names = [value.name for value in onnx.load_from_string(before).graph.output]
-    some = rows.take(np.arange(min(_CHECK_ROWS, len(rows))))
     onnx.shape_inference.infer_shapes(onnx.load_from_string(after), check_type=True, strict_mode=True)
-    moved: dict[str, list[float]] = {name: [0.0, 0.0] for name in names}
-    for old, new in zip(run_batches(before, names, some, batch=1), run_batches(after, names, some, batch=1), strict=True):
-        for name in names:
-            if old[name].shape != new[name].shape or (new[name].dtype.kind == "f" and not np.isfinite(new[name]).all()):
-                raise SealiftError(
-                    "pruning broke the model's output",
-                    code="prune_check",
-                    where=name,
-                    expected=f"{old[name].dtype} {old[name].shape}, finite",
-                    actual=f"{new[name].dtype} {new[name].shape}",
-                    hint="report this model; leave the technique out for it",
-                )
-            want, have = old[name].astype(np.float64), new[name].astype(np.float64)
-            moved[name][0] += float(np.square(have - want).sum())
-            moved[name][1] += float(np.square(want - want.mean()).sum())
-    return {name: round(gap / scale, 6) if scale else round(gap, 6) for name, (gap, scale) in moved.items()}
+    some = rows.take(np.arange(min(_CHECK_ROWS, len(rows))))
+    old, new = run_outputs(before, some), run_outputs(after, some)
+    for name, want in old.items():
+        have = new[name]
+        if want.shape != have.shape or (have.dtype.kind == "f" and not np.isfinite(have).all()):
+            raise SealiftError(
+                "pruning broke the model's output",
+                code="prune_check",
+                where=name,
+                expected=f"{want.dtype} {want.shape}, finite",
+                actual=f"{have.dtype} {have.shape}",
+                hint="report this model; leave the technique out for it",
+            )
+    return {name: round(change, 6) for name, change in output_changes(old, new).items()}
 
 
 def _groups(trace: Trace, rankings: list[Ranking], counts: list[int]) -> list[dict[str, object]]:
