@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 HOPELESS = 0.05
 """Given up if a cheaper trial was better by this much, after half of the epochs or more."""
 
+MAX_LISTED = 200
 _ASKS_PER_TRIAL = 20
 
 
@@ -109,6 +110,23 @@ def search(
             hint="raise max_bytes or trials, or leave the technique out: the model is small already",
         )
     return front
+
+
+def tried(study: Any) -> list[dict[str, object]]:
+    """Every trial in order, at most ``MAX_LISTED``: what it was, what it reached, or why it was not trained to the end."""
+    from optuna.trial import TrialState
+
+    found: list[dict[str, object]] = []
+    for trial in finished(study)[:MAX_LISTED]:
+        size, macs = trial.user_attrs.get("cost", (None, None))
+        curve = trial.user_attrs.get("curve", [])
+        outcome = f"refused: {trial.user_attrs['refused']}" if "refused" in trial.user_attrs else "known already"
+        if curve:
+            outcome = "trained" if trial.state == TrialState.COMPLETE else "given up"
+        last = round(curve[-1], 6) if curve else None
+        family = trial.params["family"]
+        found.append({"family": family, "outcome": outcome, "validation": last, "int8_bytes_modelled": size, "macs": macs})
+    return found
 
 
 def choose(front: list[Found], *, least: float) -> Found:

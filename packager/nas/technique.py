@@ -24,7 +24,7 @@ from packager.data import Dataset
 from packager.nas.config import Nas
 from packager.nas.cost import original_macs
 from packager.nas.journal import open_study
-from packager.nas.search import Found, Limits, choose, search
+from packager.nas.search import Found, Limits, choose, search, tried
 from packager.nas.signature import read_signature
 from packager.nas.space import architecture
 
@@ -57,6 +57,7 @@ def search_architecture(model: Compressed, config: Nas, context: TechniqueContex
     plan = replace(context.training, epochs=config.epochs)
     with open_study(config.resume, name=_study_name(model, config, context)) as study:
         front = search(study, config, lessons, plan, limits, progress=_log_progress(config.trials))
+        trials = tried(study)
     chosen = choose(front, least=lessons.original - config.tolerance)
     choices = dict(chosen.chosen)
     network = build(architecture(str(choices["family"]), choices), lessons)
@@ -67,6 +68,7 @@ def search_architecture(model: Compressed, config: Nas, context: TechniqueContex
     evidence: dict[str, object] = {
         "technique": "nas",
         "trials": config.trials,
+        "tried": trials,
         "validation": {"original": round(lessons.original, 6), "chosen": round(metric, 6)},
         "chosen": chosen.to_json(),
         "front": [found.to_json() for found in front],

@@ -132,6 +132,7 @@ def test_values_are_learnt_too_and_a_fixed_batch_stays_as_it_was_declared() -> N
 
 def test_the_front_holds_no_network_that_another_one_beats_and_the_start_is_one_of_each_family() -> None:
     evidence: Any = nas(Nas(trials=5, epochs=1)).evidence[-1]
+    assert {item["family"] for item in evidence["tried"][:3]} == set(FAMILIES)
     points = [(-item["validation"], item["int8_bytes_modelled"], item["macs"]) for item in evidence["front"]]
     assert points
     for one in points:
@@ -178,12 +179,7 @@ search_architecture(Compressed(original(), "fp32"), replace(LONGER, resume="jour
 LONGER = Nas(trials=5, epochs=1)
 
 
-def test_a_killed_search_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path(sealift.__file__).parent), "PYTHONHASHSEED": "1"}
-    killed = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, check=False, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    with (tmp_path / "journal").open("ab") as file:
-        file.write(b'{"op_code": 5, "half a li')
+def count_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     trained: list[int] = []
     train = search.train
 
@@ -192,6 +188,16 @@ def test_a_killed_search_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_pat
         return train(*args, **kwargs)
 
     monkeypatch.setattr(search, "train", counted)
+    return trained
+
+
+def test_a_killed_search_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(sealift.__file__).parent), "PYTHONHASHSEED": "1"}
+    killed = subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with (tmp_path / "journal").open("ab") as file:
+        file.write(b'{"op_code": 5, "half a li')
+    trained = count_trainings(monkeypatch)
     resumed = nas(replace(LONGER, resume=str(tmp_path / "journal")))
     assert len(trained) == LONGER.trials - 3  # what the killed process had finished is not done again
     undisturbed = nas(LONGER)
@@ -199,13 +205,14 @@ def test_a_killed_search_goes_on_where_it_was_and_ends_in_the_same_bytes(tmp_pat
     assert resumed.evidence == undisturbed.evidence
 
 
-def test_a_journal_of_another_search_is_not_mixed_in(tmp_path: Path) -> None:
-    journal = str(tmp_path / "journal")
-    first = nas(Nas(trials=2, epochs=1, resume=journal))
-    other = nas(Nas(trials=2, epochs=1, resume=journal), train=beats(310, seed=5))
-    again = nas(Nas(trials=2, epochs=1, resume=journal))
-    assert first.evidence == again.evidence
-    assert other.data != first.data
+def test_a_journal_of_another_search_is_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, trained = Nas(trials=2, epochs=1, resume=str(tmp_path / "journal")), count_trainings(monkeypatch)
+    first = nas(config)
+    assert len(trained) == 2
+    nas(config, train=beats(310, seed=5))
+    assert len(trained) == 4
+    assert nas(config).evidence == first.evidence
+    assert len(trained) == 4
 
 
 def test_a_file_that_is_no_journal_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
