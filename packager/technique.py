@@ -12,6 +12,8 @@ from typing import Any
 
 from device_client.errors import UsageError
 from packager.data import Dataset
+from packager.nas.config import Nas
+from packager.prune_onnx.config import PruneChannels
 from packager.ptq.dynamic import Int8Dynamic, quantise_int8_dynamic
 from packager.ptq.equalise import Equalise, equalise
 from packager.ptq.fp16 import Fp16, narrow_weights
@@ -153,6 +155,18 @@ def _smooth(model: Compressed, config: Smooth, context: TechniqueContext) -> Com
     return Compressed(result.data, model.precision, (*model.evidence, evidence))
 
 
+def _prune_channels(model: Compressed, config: PruneChannels, context: TechniqueContext) -> Compressed:
+    from packager.prune_onnx.prune import prune_channels
+
+    return prune_channels(model, config, context)
+
+
+def _nas(model: Compressed, config: Nas, context: TechniqueContext) -> Compressed:
+    from packager.nas.technique import search_architecture
+
+    return search_architecture(model, config, context)
+
+
 TECHNIQUES: dict[str, Technique] = {
     "adaround": Technique(WeightOnly.adaround_from_toml, _weight_only),
     "equalise": Technique(Equalise.from_toml, _equalise),
@@ -167,4 +181,6 @@ TECHNIQUES: dict[str, Technique] = {
     "prune-unstructured": Technique(PruneUnstructured.from_toml, prune_unstructured, trains=True),
     "qat": Technique(Qat.from_toml, qat, trains=True),
     "prune-structured": Technique(PruneStructured.from_toml, prune_structured, trains=True),
+    "nas": Technique(Nas.from_toml, _nas),
+    "prune-channels": Technique(PruneChannels.from_toml, _prune_channels),
 }

@@ -13,7 +13,7 @@ from torch import nn
 
 from device_client.errors import UsageError
 from device_client.inference.walker import check_model
-from packager.quantise import is_saturation_safe
+from packager.ptq.saturation import is_saturation_safe
 from packager.technique import read_technique
 from packager.toml_table import TomlTable
 from packager.train.lowbit import low_bit_codes
