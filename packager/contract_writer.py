@@ -26,10 +26,11 @@ def build_contract(facts: PackFacts) -> Contract:
         inputs=facts.inputs,
         outputs=describe_tensors(loaded.model.outputs, recipe.outputs, kind="outputs"),
         preprocessing=recipe.preprocessing,
-        variants=tuple(_variant(candidate) for candidate in facts.shipped),
+        variants=tuple(_variant(candidate, facts.stored(candidate).digest) for candidate in facts.shipped),
         golden=Golden(Digest.of(facts.golden.data), facts.golden.count, facts.golden.tolerances),
         budget=recipe.budget,
         lineage=Lineage(loaded.source_digest, recipe.digest(), facts.parts.digests(), tool_versions(loaded.tools)),
+        features=_encoding_features(facts),
     )
 
 
@@ -44,7 +45,14 @@ def requirements(model: CheckedModel) -> Requires:
     )
 
 
-def _variant(candidate: Candidate) -> Variant:
+def _encoding_features(facts: PackFacts) -> tuple[str, ...]:
+    """What a reader must decode."""
+    return tuple(
+        sorted({f"encoding:{name}" for candidate in facts.shipped if (name := facts.stored(candidate).encoding) is not None})
+    )
+
+
+def _variant(candidate: Candidate, layer: Digest) -> Variant:
     estimate = candidate.evaluation.estimate
     return Variant(
         id=candidate.id,
@@ -52,7 +60,7 @@ def _variant(candidate: Candidate) -> Variant:
         format="onnx",
         opset=candidate.model.opset,
         precision=candidate.precision,
-        layer=candidate.model.digest,
+        layer=layer,
         model=ModelRef(candidate.model.digest, candidate.size_bytes),
         requires=requirements(candidate.model),
         expected=Expected(candidate.evaluation.metric, round(estimate.value, 6), (round(estimate.low, 6), round(estimate.high, 6))),

@@ -48,7 +48,7 @@ def build_report(facts: PackFacts) -> bytes:
             "digests": {name: str(digest) for name, digest in parts.digests()},
             "note": "parts share no row and no group; whether test rows trained the model, only their owner knows",
         },
-        "variants": [_candidate_json(candidate, facts.original_bytes) for candidate in facts.candidates],
+        "variants": [_candidate_json(candidate, facts) for candidate in facts.candidates],
         "golden": golden_json(facts.golden, facts.recipe.golden.min_score),
         "latency": {"how": "unavailable", "reason": "clock readings are in the measurements file that the release entry names"},
         "recipe": {"digest": str(facts.recipe.digest()), "effective": facts.recipe.to_json()},
@@ -81,7 +81,14 @@ def golden_json(golden: GoldenResult, min_score: float) -> dict[str, object]:
     }
 
 
-def _candidate_json(candidate: Candidate, original_bytes: int) -> dict[str, object]:
+def stored_json(candidate: Candidate, facts: PackFacts) -> dict[str, object]:
+    """Size of the layer as the bundle holds it; the ratio is to the original as it is."""
+    stored = facts.stored(candidate)
+    size = len(stored.data)
+    return {"bytes": size, "encoding": stored.encoding, "ratio": round(facts.original_bytes / size, 4)}
+
+
+def _candidate_json(candidate: Candidate, facts: PackFacts) -> dict[str, object]:
     return {
         "id": candidate.id,
         "shipped": candidate.refused is None,
@@ -89,7 +96,8 @@ def _candidate_json(candidate: Candidate, original_bytes: int) -> dict[str, obje
         "precision": candidate.precision,
         "digest": str(candidate.model.digest),
         "bytes": candidate.size_bytes,
-        "size_ratio": round(original_bytes / candidate.size_bytes, 4),
+        "size_ratio": round(facts.original_bytes / candidate.size_bytes, 4),
+        "stored": stored_json(candidate, facts),
         "evaluation": candidate.evaluation.to_json(),
         "ram_bytes": {"how": "modelled", "value": peak_ram_bytes(candidate.model.data)},
         "safe_without_vnni": {"how": "modelled", "value": is_saturation_safe(candidate.model.data)},

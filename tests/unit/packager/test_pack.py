@@ -75,7 +75,7 @@ def test_the_contract_says_what_was_declared_and_measured(packed: PackResult) ->
     variant = contract.variant("int8-static")
     assert contract.path == PATH
     assert contract.task == "classification"
-    assert contract.features == ()
+    assert contract.features == ("encoding:codebook",)
     assert (contract.inputs[0].meaning, contract.inputs[0].range) == ("8 by 8 pixels, row by row", (0.0, 1.0))
     assert contract.inputs[0].shape == ("batch", 64)
     assert (variant.requires.arch, variant.requires.cpu_features) == ((), ())
