@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from device_client.errors import UsageError
+from packager.codebook import Codebook, cluster_weights
 from packager.data import Dataset
 from packager.quantise import Int8Static, quantise_int8_static
 from packager.toml_table import TomlTable
@@ -105,6 +106,12 @@ def _int8_static(model: Compressed, config: Int8Static, context: TechniqueContex
     return Compressed(result.data, "int8", (*model.evidence, evidence))
 
 
+def _codebook(model: Compressed, config: Codebook, context: TechniqueContext) -> Compressed:
+    result = cluster_weights(model.data, config, context.calibration)
+    return Compressed(result.data, model.precision, (*model.evidence, result.evidence))
+
+
 TECHNIQUES: dict[str, Technique] = {
+    "codebook": Technique(Codebook.from_toml, _codebook),
     "int8-static": Technique(Int8Static.from_toml, _int8_static),
 }
