@@ -29,6 +29,7 @@ from packager.toml_table import TomlTable
 LEVELS = ("k-means", "ternary", "binary")
 _ZEROS_COUNT = 0.1  # a larger share of exact zeros is a pruned tensor: they stay zero
 _MAX_LISTED = 64
+_ROUNDS = 4  # of assigning and fitting: most layers settle in two or three
 
 Floats = NDArray[np.float64]
 
@@ -129,23 +130,41 @@ def _cluster(layer: Layer, config: Codebook, gram: Floats | None) -> tuple[NDArr
     importance = np.broadcast_to((scales * layer.steps)[:, None] ** 2, rows.shape) * _input_power(gram, rows.shape)
     levels = _levels(normal, importance + 1e-12 * importance.max() + np.finfo(float).tiny, config, zeros if keeps_zeros else None)
     if layer.is_integer:
-        levels = np.unique(np.clip(np.rint(levels), -127, 127))
-    indices = assign_rows(rows, levels, scales, gram)
-    if not layer.is_integer:
-        levels, scales = _fitted(rows, indices, levels, scales, gram, config)
-    chosen = levels[indices] * scales[:, None]
-    if keeps_zeros:
-        chosen[zeros] = 0
+        levels = np.unique(_whole(levels))
+    chosen = _best(rows, levels, scales, layer, gram, config, zeros if keeps_zeros else None)
     weights = layer.restored(chosen)
     kept = np.moveaxis(weights, layer.axis, 0).reshape(rows.shape).astype(np.float64)
     report: dict[str, object] = {
         "name": layer.name,
         "weights": int(rows.size),
         "distinct": len(np.unique(weights)),
-        "levels": len(levels),
         "error": float(f"{output_error(rows * layer.steps[:, None], kept * layer.steps[:, None], gram):.4g}"),
     }
     return weights, report
+
+
+def _best(
+    rows: Floats,
+    levels: Floats,
+    scales: Floats,
+    layer: Layer,
+    gram: Floats | None,
+    config: Codebook,
+    zeros: NDArray[np.bool_] | None,
+) -> Floats:
+    """The weights, in units of the stored numbers: assigned and fitted in turn while the output comes nearer."""
+    best, least = rows, np.inf
+    for _ in range(_ROUNDS):
+        indices = assign_rows(rows, levels, scales, gram)
+        levels, scales = _fitted(rows, indices, levels, scales, layer, gram, config)
+        chosen = levels[indices] * scales[:, None]
+        if zeros is not None:
+            chosen[zeros] = 0
+        error = output_error(rows * layer.steps[:, None], chosen * layer.steps[:, None], gram)
+        if error >= least:
+            break
+        best, least, levels = chosen, error, np.unique(levels)
+    return best
 
 
 def _row_scales(rows: Floats, layer: Layer, config: Codebook) -> Floats:
@@ -176,11 +195,24 @@ def _levels(values: Floats, importance: Floats, config: Codebook, zeros: NDArray
 
 
 def _fitted(
-    rows: Floats, indices: NDArray[np.intp], levels: Floats, scales: Floats, gram: Floats | None, config: Codebook
+    rows: Floats,
+    indices: NDArray[np.intp],
+    levels: Floats,
+    scales: Floats,
+    layer: Layer,
+    gram: Floats | None,
+    config: Codebook,
 ) -> tuple[Floats, Floats]:
-    """Levels or scales once more, for this assignment; symmetric levels stay symmetric."""
-    if config.per_channel:
+    """Levels or scales once more, for this assignment; symmetric levels stay symmetric, and those of INT8 whole numbers."""
+    steps = layer.steps
+    if config.levels == "k-means" and (layer.is_integer or not config.per_channel):
+        fitted = fit_levels(rows * steps[:, None], indices, levels, scales * steps, gram)
+        return (_whole(fitted) if layer.is_integer else fitted), scales
+    if config.per_channel and not layer.is_integer:
         return levels, scales * fit_scales(rows, levels[indices] * scales[:, None], gram)
-    if config.levels == "k-means":
-        return fit_levels(rows, indices, levels, scales, gram), scales
-    return levels * fit_scales(rows, levels[indices], gram, together=True)[0], scales
+    factor = fit_scales(rows * steps[:, None], levels[indices] * steps[:, None], gram, together=True)[0]
+    return (_whole(levels * factor) if layer.is_integer else levels * factor), scales
+
+
+def _whole(levels: Floats) -> Floats:
+    return np.clip(np.rint(levels), -127, 127)
