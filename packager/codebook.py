@@ -155,8 +155,8 @@ def _best(
     """The weights, in units of the stored numbers: assigned and fitted in turn while the output comes nearer."""
     best, least = rows, np.inf
     for _ in range(_ROUNDS):
-        indices = assign_rows(rows, levels, scales, gram)
-        levels, scales = _fitted(rows, indices, levels, scales, layer, gram, config)
+        indices = assign_rows(rows, levels, scales, gram, zeros=zeros)
+        levels, scales = _fitted(rows, indices, levels, scales, layer, gram, config, zeros)
         chosen = levels[indices] * scales[:, None]
         if zeros is not None:
             chosen[zeros] = 0
@@ -191,7 +191,7 @@ def _levels(values: Floats, importance: Floats, config: Codebook, zeros: NDArray
     if zeros is None or zeros.all():
         return k_means(flat, weights, 2**config.bits)
     used = ~zeros.reshape(-1)
-    return np.unique(np.append(k_means(flat[used], weights[used], 2**config.bits - 1), 0.0))
+    return k_means(flat[used], weights[used], 2**config.bits - 1)
 
 
 def _fitted(
@@ -202,15 +202,17 @@ def _fitted(
     layer: Layer,
     gram: Floats | None,
     config: Codebook,
+    zeros: NDArray[np.bool_] | None,
 ) -> tuple[Floats, Floats]:
     """Levels or scales once more, for this assignment; symmetric levels stay symmetric, and those of INT8 whole numbers."""
+    values = levels[indices] if zeros is None else np.where(zeros, 0.0, levels[indices])
     steps = layer.steps
     if config.levels == "k-means" and (layer.is_integer or not config.per_channel):
-        fitted = fit_levels(rows * steps[:, None], indices, levels, scales * steps, gram)
+        fitted = fit_levels(rows * steps[:, None], indices, levels, scales * steps, gram, zeros=zeros)
         return (_whole(fitted) if layer.is_integer else fitted), scales
     if config.per_channel and not layer.is_integer:
-        return levels, scales * fit_scales(rows, levels[indices] * scales[:, None], gram)
-    factor = fit_scales(rows * steps[:, None], levels[indices] * steps[:, None], gram, together=True)[0]
+        return levels, scales * fit_scales(rows, values * scales[:, None], gram)
+    factor = fit_scales(rows * steps[:, None], values * steps[:, None], gram, together=True)[0]
     return (_whole(levels * factor) if layer.is_integer else levels * factor), scales
 
 

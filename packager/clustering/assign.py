@@ -17,7 +17,9 @@ _DAMPING = 0.01
 _MAX_FIT_OPERATIONS = 4_000_000_000
 
 
-def assign_rows(rows: Floats, levels: Floats, scales: Floats, gram: Floats | None) -> NDArray[np.intp]:
+def assign_rows(
+    rows: Floats, levels: Floats, scales: Floats, gram: Floats | None, *, zeros: NDArray[np.bool_] | None = None
+) -> NDArray[np.intp]:
     """The index of a level for each weight.
 
     Args:
@@ -25,17 +27,18 @@ def assign_rows(rows: Floats, levels: Floats, scales: Floats, gram: Floats | Non
         levels: ascending; a weight becomes ``scale * level``.
         scales: (channels,), above 0.
         gram: (group, inputs, inputs), or None.
+        zeros: weights that stay 0 whatever index they get; like ``rows``.
     """
     normal = rows / scales[:, None]
     if gram is None:
         return nearest_level(normal, levels)
     found = np.empty(rows.shape, np.intp)
     for part, matrix in zip(np.split(np.arange(len(rows)), len(gram)), gram, strict=True):
-        found[part] = _compensated(normal[part], levels, matrix)
+        found[part] = _compensated(normal[part], levels, matrix, None if zeros is None else zeros[part])
     return found
 
 
-def _compensated(rows: Floats, levels: Floats, gram: Floats) -> NDArray[np.intp]:
+def _compensated(rows: Floats, levels: Floats, gram: Floats, zeros: NDArray[np.bool_] | None) -> NDArray[np.intp]:
     """Rows share the order and the inverse; a row's scale does not matter, since its error is made up for within the row."""
     power = np.diag(gram)
     if not power.mean() > 0:
@@ -47,7 +50,10 @@ def _compensated(rows: Floats, levels: Floats, gram: Floats) -> NDArray[np.intp]
     found = np.empty(left.shape, np.intp)
     for column in range(left.shape[1]):
         found[:, column] = nearest_level(left[:, column], levels)
-        error = (left[:, column] - levels[found[:, column]]) / upper[column, column]
+        values = levels[found[:, column]]
+        if zeros is not None:
+            values = np.where(zeros[:, order[column]], 0.0, values)
+        error = (left[:, column] - values) / upper[column, column]
         left[:, column + 1 :] -= error[:, None] * upper[column, column + 1 :]
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
@@ -67,7 +73,15 @@ def fit_scales(rows: Floats, chosen: Floats, gram: Floats | None, *, together: b
     return np.where(factor > 0, factor, 1.0)
 
 
-def fit_levels(rows: Floats, indices: NDArray[np.intp], levels: Floats, scales: Floats, gram: Floats | None) -> Floats:
+def fit_levels(
+    rows: Floats,
+    indices: NDArray[np.intp],
+    levels: Floats,
+    scales: Floats,
+    gram: Floats | None,
+    *,
+    zeros: NDArray[np.bool_] | None = None,
+) -> Floats:
     """The levels that fit the assignment best; the given ones where that costs too much. May leave them in another order."""
     count, width = len(levels), rows.shape[1]
     if gram is None or len(rows) * count * width * width > _MAX_FIT_OPERATIONS:
@@ -76,6 +90,8 @@ def fit_levels(rows: Floats, indices: NDArray[np.intp], levels: Floats, scales: 
     for part, matrix in zip(np.split(np.arange(len(rows)), len(gram)), gram, strict=True):
         for row in part:
             marks = (indices[row] == np.arange(count)[:, None]) * scales[row]  # (levels, inputs)
+            if zeros is not None:
+                marks[:, zeros[row]] = 0
             weighted = marks @ matrix
             normal += weighted @ marks.T
             right += weighted @ rows[row]

@@ -21,7 +21,8 @@ def raw(data: bytes, *, skipped: int = 0, length: int | None = None) -> bytes:
 
 def planes(data: bytes, width: int, *, skipped: int = 0, count: int | None = None) -> bytes:
     numbers = len(data) // width if width else 0
-    body = b"".join(data[index::width] for index in range(width))
+    groups = [data[begin : begin + width * 16_384] for begin in range(0, len(data), width * 16_384 or 1)]
+    body = b"".join(group[index::width] for group in groups for index in range(width))
     return struct.pack("<IBBI", skipped, PLANES, width, numbers if count is None else count) + body
 
 
