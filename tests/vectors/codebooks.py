@@ -35,9 +35,12 @@ def end(skipped: int = 0) -> bytes:
     return struct.pack("<IB", skipped, END)
 
 
+def container(*segments: bytes, skeleton: bytes = b"", length: int | None = None) -> bytes:
+    return struct.pack("<I", len(skeleton) if length is None else length) + skeleton + b"".join(segments)
+
+
 def layer(*segments: bytes, skeleton: bytes = b"", length: int | None = None, with_end: bool = True) -> bytes:
-    head = struct.pack("<I", len(skeleton) if length is None else length)
-    return MAGIC + lzma_literals(head + skeleton + b"".join(segments), with_end=with_end)
+    return MAGIC + lzma_literals(container(*segments, skeleton=skeleton, length=length), with_end=with_end)
 
 
 def packed(indices: list[int], entries: int, digits: int) -> bytes:
@@ -131,7 +134,7 @@ def broken() -> dict[str, tuple[str, bytes, bytes]]:
         "skeleton-huge": ("a skeleton of 4 GiB", layer(end(), length=0xFFFFFFFF), plain),
         "skeleton-beyond-size": ("a skeleton longer than the model", layer(end(6), skeleton=b"longer"), plain),
         "skeleton-cut": ("less skeleton than it says", layer(end(5), skeleton=b"", length=5), plain),
-        "skeleton-left": ("skeleton that no segment writes", layer(raw(b"n"), end(3), skeleton=b"plai"), plain),
+        "skeleton-left": ("skeleton that no segment writes", layer(raw(b"ni"), end(3), skeleton=b"plai"), plain),
         "skeleton-twice": ("more skeleton than there is", layer(raw(b"", skipped=4), end(1), skeleton=b"plai"), plain),
         "shorter": ("makes fewer bytes than were signed", layer(raw(b"plai"), end()), plain),
         "longer": ("makes more bytes than were signed", layer(raw(b"plain!"), end()), plain),
