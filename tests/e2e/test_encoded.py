@@ -17,6 +17,7 @@ from audits.targets import load_bundle
 from device_client.bundle import media_types
 from device_client.bundle.layout import LayoutDirectory
 from device_client.bundle.verified import verify_bundle
+from device_client.inspect import inspect_layout
 from device_client.install.folder import open_device
 from device_client.install.store import open_store
 from tests.e2e.test_post_quantum import PASSPHRASE, Shop, X
@@ -90,6 +91,7 @@ def test_an_encoded_release_goes_from_the_packager_to_the_device_and_to_the_audi
         assert [subject.model.digest for subject in load_bundle(sealed.folder).variants] == [sealed.model]
         shown = shop.run(f"inspect bundles/{version}")["layers"][1]
         assert (shown["annotations"]["org.sealift.encoding"], shown["size"]) == (encoding, layer.size)
+        assert f"model fp32, encoded ({encoding})" in inspect_layout(sealed.folder).to_text()
         shop.release(sealed)
         if counter == 1:
             shop.start_device()
