@@ -13,7 +13,7 @@ from device_client.console import json_option, needs_extra, progress, show, step
 from device_client.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
-    from packager.facts import Candidate
+    from packager.facts import Candidate, PackFacts
     from packager.pack import PackResult
 
 
@@ -119,6 +119,7 @@ def _warnings(result: PackResult) -> list[str]:
 def _json(result: PackResult) -> dict[str, object]:
     facts = result.facts
     main = facts.shipped[0]
+    stored = facts.stored(main)
     latency = result.latency.get(main.id)
     return {
         "ok": True,
@@ -140,6 +141,9 @@ def _json(result: PackResult) -> dict[str, object]:
             "before": facts.original_bytes,
             "after": main.size_bytes,
             "ratio": round(facts.original_bytes / main.size_bytes, 4),
+            "stored": len(stored.data),
+            "encoding": stored.encoding,
+            "stored_ratio": round(facts.original_bytes / len(stored.data), 4),
         },
         "latency_ratio": None if latency is None else latency.to_json(),
         "budget": main.evaluation.budget.to_json(),
@@ -148,18 +152,20 @@ def _json(result: PackResult) -> dict[str, object]:
             "mutation_score": round(facts.golden.worst_share, 4),
             "mutation": {variant: score.to_json() for variant, score in facts.golden.scores},
         },
-        "variants": [_variant_json(candidate) for candidate in facts.candidates],
+        "variants": [_variant_json(candidate, facts) for candidate in facts.candidates],
         "measurements": str(result.measurements),
         "recipe": None if result.recipe is None else str(result.recipe),
         "page": str(result.page),
     }
 
 
-def _variant_json(candidate: Candidate) -> dict[str, object]:
+def _variant_json(candidate: Candidate, facts: PackFacts) -> dict[str, object]:
     return {
         "id": candidate.id,
         "digest": str(candidate.model.digest),
         "bytes": candidate.size_bytes,
+        "stored_bytes": len(facts.stored(candidate).data),
+        "encoding": facts.stored(candidate).encoding,
         "shipped": candidate.refused is None,
         "refused": candidate.refused,
         "verdict": candidate.evaluation.budget.verdict.value,
@@ -183,6 +189,10 @@ def _text(result: PackResult) -> str:
             f"          drop {judged.drop.value:.4f} [{judged.drop.low:.4f}, {judged.drop.high:.4f}], budget "
             f"{judged.budget.allowed_drop:g}: {judged.budget.verdict.value}"
         )
+        stored = facts.stored(candidate)
+        if stored.encoding is not None:
+            size = len(stored.data)
+            lines.append(f"          stored in {size} bytes ({stored.encoding}), {facts.original_bytes / size:.2f} times smaller")
         latency = result.latency.get(candidate.id)
         if latency is not None:
             lines.append(

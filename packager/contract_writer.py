@@ -28,11 +28,13 @@ def build_contract(facts: PackFacts) -> Contract:
         inputs=facts.inputs,
         outputs=describe_tensors(loaded.model.outputs, recipe.outputs, kind="outputs"),
         preprocessing=recipe.preprocessing,
-        variants=tuple(_variant(candidate, facts.workloads[candidate.id]) for candidate in facts.shipped),
+        variants=tuple(
+            _variant(candidate, facts.stored(candidate).digest, facts.workloads[candidate.id]) for candidate in facts.shipped
+        ),
         golden=Golden(Digest.of(facts.golden.data), facts.golden.count, facts.golden.tolerances),
         budget=recipe.budget,
         lineage=Lineage(loaded.source_digest, recipe.digest(), facts.parts.digests(), tool_versions(loaded.tools)),
-        features=features_of_all(candidate.model for candidate in facts.shipped),
+        features=tuple(sorted({*features_of_all(item.model for item in facts.shipped), *_encoding_features(facts)})),
     )
 
 
@@ -52,7 +54,14 @@ def requirements(model: CheckedModel, workload: Workload | None = None) -> Requi
     )
 
 
-def _variant(candidate: Candidate, workload: Workload) -> Variant:
+def _encoding_features(facts: PackFacts) -> tuple[str, ...]:
+    """What a reader must decode."""
+    return tuple(
+        sorted({f"encoding:{name}" for candidate in facts.shipped if (name := facts.stored(candidate).encoding) is not None})
+    )
+
+
+def _variant(candidate: Candidate, layer: Digest, workload: Workload) -> Variant:
     estimate = candidate.evaluation.estimate
     return Variant(
         id=candidate.id,
@@ -60,7 +69,7 @@ def _variant(candidate: Candidate, workload: Workload) -> Variant:
         format="onnx",
         opset=candidate.model.opset,
         precision=candidate.precision,
-        layer=candidate.model.digest,
+        layer=layer,
         model=ModelRef(candidate.model.digest, candidate.size_bytes),
         requires=requirements(candidate.model, workload),
         expected=Expected(candidate.evaluation.metric, round(estimate.value, 6), (round(estimate.low, 6), round(estimate.high, 6))),

@@ -7,14 +7,16 @@ and since no clock reading is among them, none can change from run to run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from device_client.bundle.contract import TensorSpec
 from device_client.bundle.counter import Counter
+from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath
 from device_client.inference.walker import CheckedModel
 from packager.auto.record import SearchRecord
+from packager.encode.stored import StoredModel, store_model
 from packager.evaluate import Evaluation
 from packager.feed import feed_rows
 from packager.golden import GoldenResult
@@ -57,10 +59,7 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant that was tried. ``refused``: why it does not ship, or ``None`` if it does.
-
-    ``stored_bytes``: size of its layer where that is encoded, ``None`` where it is the model as it is.
-    """
+    """A variant that was tried. ``refused``: why it does not ship, or ``None`` if it does."""
 
     id: str
     model: CheckedModel
@@ -68,12 +67,6 @@ class Candidate:
     evaluation: Evaluation
     evidence: tuple[dict[str, object], ...]
     refused: str | None
-    stored_bytes: int | None = None
-
-    @property
-    def delivered_bytes(self) -> int:
-        """Size of what a device downloads."""
-        return self.size_bytes if self.stored_bytes is None else self.stored_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -104,6 +97,7 @@ class PackFacts:
     search: SearchRecord | None = None
     trials: tuple[TrialRow, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
+    _stored: dict[Digest, StoredModel] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def original_workload(self) -> Workload:
@@ -118,7 +112,7 @@ class PackFacts:
     @cached_property
     def front(self) -> frozenset[str]:
         """Ids of candidates and trials that none beats in stored size and drop at once; failed ones are never among them."""
-        points = [(item.id, item.delivered_bytes, item.evaluation.drop.value) for item in self.candidates]
+        points = [(item.id, self.stored_bytes(item), item.evaluation.drop.value) for item in self.candidates]
         points += [
             (item.id, item.stored_bytes, item.drop) for item in self.trials if item.drop is not None and item.stored_bytes > 0
         ]
@@ -132,6 +126,17 @@ class PackFacts:
     def shipped(self) -> tuple[Candidate, ...]:
         """The variants in the bundle; the first is the one that was asked for, or the original in its place."""
         return tuple(candidate for candidate in self.candidates if candidate.refused is None)
+
+    def stored(self, candidate: Candidate) -> StoredModel:
+        """How the bundle holds a candidate, by the encodings that the recipe allows; worked out once."""
+        digest = candidate.model.digest
+        if digest not in self._stored:
+            self._stored[digest] = store_model(candidate.model.data, encodings=self.recipe.storage.encodings)
+        return self._stored[digest]
+
+    def stored_bytes(self, candidate: Candidate) -> int:
+        """Size of a candidate's layer: what a device downloads."""
+        return len(self.stored(candidate).data)
 
     @property
     def original_bytes(self) -> int:

@@ -118,7 +118,8 @@ def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResul
     clock = _StepClock(progress)
     facts = _gather_facts(request, clock)
     _check_golden(facts)
-    layers, blobs = _layers(facts)
+    with clock.step("store", length=len(facts.shipped)) as advance:
+        layers, blobs = _layers(facts, advance)
     manifest, added = compose_manifest(build_contract(facts), layers)
     readings = _measure(facts, clock)
     bundle = write_layout(request.out, blobs={**blobs, **added}, manifest=manifest)
@@ -209,12 +210,18 @@ def _load(request: PackRequest) -> tuple[LoadedModel, DataParts]:
     return loaded, make_parts(arrays, loaded.model, request.recipe, where=request.data or "")
 
 
-def _layers(facts: PackFacts) -> tuple[tuple[Descriptor, ...], dict[Digest, bytes]]:
-    """All layers but the contract, in the order of the manifest, and their blobs."""
+def _layers(facts: PackFacts, advance: Callable[[int], None]) -> tuple[tuple[Descriptor, ...], dict[Digest, bytes]]:
+    """All layers but the contract, in the order of the manifest, and their blobs. Models are stored as is smallest."""
+    weights = []
+    for item in facts.shipped:
+        stored = facts.stored(item)
+        encoding = () if stored.encoding is None else ((media_types.ANNOTATION_ENCODING, stored.encoding),)
+        weights.append((media_types.WEIGHT, stored.data, (*encoding, (media_types.ANNOTATION_VARIANT, item.id))))
+        advance(1)
     layers = []
     blobs = {}
     for media_type, data, marks in (
-        *((media_types.WEIGHT, item.model.data, ((media_types.ANNOTATION_VARIANT, item.id),)) for item in facts.shipped),
+        *weights,
         (media_types.GOLDEN, facts.golden.data, ()),
         (media_types.DOC, build_card(facts), ()),
         (media_types.SBOM, build_sbom(facts), ()),

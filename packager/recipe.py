@@ -27,6 +27,7 @@ from packager.training_plan import TrainingPlan
 SCHEMA = 1
 MAX_RECIPE_BYTES = 256 * 1024
 METRIC_NAMES = ("auto", *sorted({name for names in METRICS.values() for name in names}))
+ENCODINGS = ("zstd", "codebook")
 DEFAULT_BUDGET = Budget(accuracy_drop=0.005, ram_bytes=256 * 1024 * 1024, latency_ratio=1.5)
 
 
@@ -59,6 +60,13 @@ class LatencyPlan:
 
 
 @dataclass(frozen=True)
+class StoragePlan:
+    """How model layers may be stored; none: as they are. The smallest form is taken, where it saves."""
+
+    encodings: tuple[str, ...] = ENCODINGS
+
+
+@dataclass(frozen=True)
 class Card:
     """What the model card says and no measurement can."""
 
@@ -88,6 +96,7 @@ class Recipe:
     budget: Budget = DEFAULT_BUDGET
     golden: GoldenPlan = field(default_factory=GoldenPlan)
     latency: LatencyPlan = LatencyPlan()
+    storage: StoragePlan = StoragePlan()
     inputs: dict[str, TensorMeaning] = field(default_factory=dict)
     outputs: dict[str, TensorMeaning] = field(default_factory=dict)
     preprocessing: tuple[PreprocessingStep, ...] = ()
@@ -108,6 +117,7 @@ class Recipe:
             "budget": self.budget.to_json(),
             "golden": dict(vars(self.golden)),
             "latency": dict(vars(self.latency)),
+            "storage": {"encodings": list(self.storage.encodings)},
             "inputs": {name: _meaning_json(value) for name, value in sorted(self.inputs.items())},
             "outputs": {name: _meaning_json(value) for name, value in sorted(self.outputs.items())},
             "preprocessing": [step.to_json() for step in self.preprocessing],
@@ -175,6 +185,7 @@ def read_recipe(value: object, *, where: str) -> Recipe:
         budget=_read_budget(table.table("budget"), default.budget),
         golden=_read_golden(table.table("golden")),
         latency=_read_latency(table.table("latency")),
+        storage=_read_storage(table.table("storage")),
         inputs={name: _read_meaning(item) for name, item in table.tables("inputs").items()},
         outputs={name: _read_meaning(item) for name, item in table.tables("outputs").items()},
         preprocessing=_read_preprocessing(table, where=where),
@@ -256,6 +267,20 @@ def _read_golden(table: TomlTable) -> GoldenPlan:
 def _read_latency(table: TomlTable) -> LatencyPlan:
     plan = LatencyPlan(table.integer("rounds", LatencyPlan().rounds, minimum=0, maximum=10_000))
     table.finish()
+    return plan
+
+
+def _read_storage(table: TomlTable) -> StoragePlan:
+    plan = StoragePlan(table.texts("encodings", StoragePlan().encodings))
+    table.finish()
+    if not set(plan.encodings) <= set(ENCODINGS) or len(set(plan.encodings)) != len(plan.encodings):
+        raise UsageError(
+            "wrong recipe value of 'encodings'",
+            code="recipe_value",
+            where=table.where,
+            expected=f"some of {', '.join(ENCODINGS)}, each once",
+            actual=repr(list(plan.encodings))[:80],
+        )
     return plan
 
 

@@ -121,6 +121,13 @@ def sensitivity_json(rows: tuple[Sensitivity, ...]) -> dict[str, object]:
     }
 
 
+def stored_json(candidate: Candidate, facts: PackFacts) -> dict[str, object]:
+    """Size of the layer as the bundle holds it; the ratio is to the original as it is."""
+    stored = facts.stored(candidate)
+    size = len(stored.data)
+    return {"bytes": size, "encoding": stored.encoding, "ratio": round(facts.original_bytes / size, 4)}
+
+
 def _candidate_json(facts: PackFacts, candidate: Candidate) -> dict[str, object]:
     workload = facts.workloads[candidate.id]
     return {
@@ -130,8 +137,8 @@ def _candidate_json(facts: PackFacts, candidate: Candidate) -> dict[str, object]
         "precision": candidate.precision,
         "digest": str(candidate.model.digest),
         "bytes": candidate.size_bytes,
-        "stored_bytes": candidate.delivered_bytes,
         "size_ratio": round(facts.original_bytes / candidate.size_bytes, 4),
+        "stored": stored_json(candidate, facts),
         "evaluation": candidate.evaluation.to_json(),
         "ram_bytes": {"how": "modelled", "value": process_bytes(workload)},
         "safe_without_vnni": {"how": "modelled", "value": is_saturation_safe(candidate.model.data)},

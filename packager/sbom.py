@@ -76,7 +76,7 @@ def _variant(facts: PackFacts, candidate: Candidate, *, data_refs: list[str]) ->
         "sealift:precision": candidate.precision,
         "sealift:techniques": ", ".join(techniques) or "none",
         "sealift:bytes": str(candidate.size_bytes),
-        "sealift:stored-bytes": str(candidate.delivered_bytes),
+        "sealift:stored-bytes": str(facts.stored_bytes(candidate)),
         "sealift:macs": str(workload.macs.total),
         **{f"sealift:macs-{kind}": str(count) for kind, count in workload.macs.by_arithmetic.items()},
         "sealift:peak-activation-bytes": str(workload.memory.peak_bytes),

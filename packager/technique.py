@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from device_client.errors import UsageError
+from packager.codebook import Codebook, cluster_weights
 from packager.data import Dataset
 from packager.nas.config import Nas
 from packager.prune_onnx.config import PruneChannels
@@ -167,8 +168,14 @@ def _nas(model: Compressed, config: Nas, context: TechniqueContext) -> Compresse
     return search_architecture(model, config, context)
 
 
+def _codebook(model: Compressed, config: Codebook, context: TechniqueContext) -> Compressed:
+    result = cluster_weights(model.data, config, context.calibration)
+    return Compressed(result.data, model.precision, (*model.evidence, result.evidence))
+
+
 TECHNIQUES: dict[str, Technique] = {
     "adaround": Technique(WeightOnly.adaround_from_toml, _weight_only),
+    "codebook": Technique(Codebook.from_toml, _codebook),
     "equalise": Technique(Equalise.from_toml, _equalise),
     "fp16": Technique(Fp16.from_toml, _fp16),
     "gptq": Technique(WeightOnly.gptq_from_toml, _weight_only),

@@ -19,8 +19,8 @@ import onnx
 from device_client.bundle.digest import Digest
 from device_client.bundle.strict_json import canonical_json
 from device_client.errors import UsageError
-from device_client.inference.walker import check_model
 from packager.data import Dataset
+from packager.features import check_own
 from packager.nas.config import Nas
 from packager.nas.cost import original_macs
 from packager.nas.journal import open_study
@@ -85,7 +85,7 @@ def _lessons(model: Compressed, config: Nas, context: TechniqueContext) -> Lesso
     from packager.nas.trainer import Lessons
 
     train, validation = _need_rows(context)
-    checked = check_model(model.data)
+    checked = check_own(model.data)
     first = next(iter(run_rows(checked, train.take(np.arange(1))).values()))
     read_signature(checked, first, task=context.task)  # refuses before minutes of work
     teacher, judged = (next(iter(run_rows(checked, part).values())) for part in (train, validation))

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from device_client.inference.session import open_session
-from device_client.inference.walker import check_model
 from packager.data import Dataset
+from packager.features import check_own
+from packager.feed import feed_rows, rows_per_run
 
 Array = NDArray[Any]
 
@@ -66,12 +67,10 @@ def run_batches(data: bytes, names: Sequence[str], rows: Dataset, *, batch: int)
     """
     model = onnx.load_from_string(data)
     _expose(model.graph, list(dict.fromkeys(names)))
-    with open_session(check_model(model.SerializeToString(deterministic=True))) as session:
-        wanted = {spec.name for spec in session.inputs}
-        fixed = any(isinstance((spec.shape or (1,))[0], int) for spec in session.inputs)
-        size = 1 if fixed else batch
+    with open_session(check_own(model.SerializeToString(deterministic=True))) as session:
+        size = rows_per_run(session.inputs, rows.inputs, limit=batch)
         for start in range(0, len(rows), size):
-            yield session.run({name: array[start : start + size] for name, array in rows.inputs.items() if name in wanted})
+            yield session.run(feed_rows(session.inputs, rows.inputs, start=start, count=min(size, len(rows) - start)))
 
 
 def _expose(graph: Any, names: list[str]) -> None:

@@ -21,6 +21,8 @@ from onnx import numpy_helper
 
 from device_client.errors import UsageError
 from packager.data import Dataset
+from packager.features import check_own
+from packager.feed import feed_rows
 from packager.ptq.channel_groups import ChannelGroup, channel_groups
 from packager.ptq.graph import Array, GraphView, Layer, attribute, name_nodes
 from packager.ptq.observe import observe
@@ -95,7 +97,7 @@ def equalise(data: bytes, config: Equalise, rows: Dataset) -> EqualiseResult:
     for node in model.graph.node:
         node.ClearField("name")
     result = model.SerializeToString(deterministic=True)
-    feeds = {name: array[:1] for name, array in rows.inputs.items()}
+    feeds = feed_rows(check_own(data).inputs, rows.inputs)
     assert_same_outputs(data, result, feeds, what="equalise", relative=_TOLERANCE)
     return EqualiseResult(result, len(groups))
 

@@ -15,8 +15,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from device_client.inference.walker import CheckedModel, check_model
-
 HEAVY_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Where the weights and the arithmetic are; safe in every network."""
 
@@ -93,22 +91,6 @@ def attribute(node: Any, name: str, default: Any) -> Any:
     """An attribute's value, or the default."""
     found = next((item for item in node.attribute if item.name == name), None)
     return default if found is None else onnx.helper.get_attribute_value(found)
-
-
-def checked(data: bytes) -> CheckedModel:
-    """The model as a session takes it, with the features that it needs: the packager's own intermediate files."""
-    return check_model(data, features=needed_features(onnx.load_from_string(data)))
-
-
-def needed_features(model: Any) -> tuple[str, ...]:
-    """Entries of the contract's ``features`` that the model's operators ask for."""
-    found = set()
-    for node in all_nodes(model.graph):
-        if node.domain not in ("", "ai.onnx"):
-            found.add(f"domain:{node.domain}")
-        if any(item.HasField("g") or item.graphs for item in node.attribute):
-            found.add(f"control-flow:{node.op_type}")
-    return tuple(sorted(found))
 
 
 def all_nodes(graph: Any) -> Iterator[Any]:

@@ -11,7 +11,9 @@ import onnx
 
 from device_client.inference.session import open_session
 from packager.data import Dataset
-from packager.ptq.graph import Array, checked
+from packager.features import check_own
+from packager.feed import feed_rows, rows_per_run
+from packager.ptq.graph import Array
 
 BATCH_ROWS = 32
 
@@ -38,28 +40,19 @@ def observe(model: onnx.ModelProto, names: Sequence[str], rows: Dataset) -> Iter
     """
     inputs = {value.name for value in model.graph.input}
     inner = [name for name in names if name not in inputs]
-    batch = batch_rows(model)
-    for start in range(0, len(rows), batch):
-        if start == 0 and inner:
-            session = open_session(checked(_with_outputs(model, inner)))
-        feeds = {name: array[start : start + batch] for name, array in rows.inputs.items()}
-        values = session.run(feeds) if inner else {}
-        yield {name: feeds[name] if name in inputs else values[name] for name in names}
-
-
-def batch_rows(model: onnx.ModelProto) -> int:
-    """Rows per run: one where an input's first axis is fixed."""
-    fixed = any(
-        not value.type.tensor_type.shape.dim or value.type.tensor_type.shape.dim[0].HasField("dim_value")
-        for value in model.graph.input
-    )
-    return 1 if fixed else BATCH_ROWS
+    with open_session(check_own(_with_outputs(model, inner))) as session:
+        batch = rows_per_run(session.inputs, rows.inputs, limit=BATCH_ROWS)
+        for start in range(0, len(rows), batch):
+            feeds = feed_rows(session.inputs, rows.inputs, start=start, count=min(batch, len(rows) - start))
+            values = session.run(feeds) if inner else {}
+            yield {name: feeds[name] if name in inputs else values[name] for name in names}
 
 
 def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    del copy.graph.output[:]
+    if names:
+        del copy.graph.output[:]
     copy.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
     data: bytes = copy.SerializeToString()
     return data

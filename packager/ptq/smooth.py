@@ -21,6 +21,8 @@ from onnx import numpy_helper
 
 from device_client.errors import UsageError
 from packager.data import Dataset
+from packager.features import check_own
+from packager.feed import feed_rows
 from packager.ptq.graph import GraphView, Layer, attribute, layers, name_nodes
 from packager.ptq.observe import observe
 from packager.shrink import assert_same_outputs
@@ -90,7 +92,7 @@ def smooth(data: bytes, config: Smooth, calibration: Dataset) -> SmoothResult:
     for node in model.graph.node:
         node.ClearField("name")
     result = model.SerializeToString(deterministic=True)
-    feeds = {name: array[:1] for name, array in calibration.inputs.items()}
+    feeds = feed_rows(check_own(data).inputs, calibration.inputs)
     assert_same_outputs(data, result, feeds, what="smooth", relative=_TOLERANCE)
     return SmoothResult(result, len(places))
 

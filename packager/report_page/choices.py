@@ -47,7 +47,7 @@ def tried(facts: PackFacts) -> str:
         [
             f"<strong>{escape(item.id)}</strong>",
             escape(", ".join(str(evidence.get("technique", "?")) for evidence in item.evidence) or "none"),
-            size(item.delivered_bytes),
+            size(facts.stored_bytes(item)),
             f"{item.evaluation.estimate.value:.4f}",
             f"{item.evaluation.drop.value:+.4f}",
             tag("refused" if item.refused else item.evaluation.budget.verdict.value),
@@ -100,11 +100,11 @@ def _original_point(facts: PackFacts) -> PlotPoint:
 
 def _candidate_point(facts: PackFacts, item: Candidate, readings: Readings) -> PlotPoint:
     ratio = readings.latency.get(item.id)
-    title = f"{item.id}: {size(item.delivered_bytes)} stored, {facts.metric} {item.evaluation.estimate.value:.4f}" + (
+    title = f"{item.id}: {size(facts.stored_bytes(item))} stored, {facts.metric} {item.evaluation.estimate.value:.4f}" + (
         f", latency {ratio.ratio:.2f} of the original" if ratio else ""
     )
     verdict = "refused" if item.refused else item.evaluation.budget.verdict.value
-    return PlotPoint(item.delivered_bytes, item.evaluation.drop.value, verdict, on_front=item.id in facts.front, title=title)
+    return PlotPoint(facts.stored_bytes(item), item.evaluation.drop.value, verdict, on_front=item.id in facts.front, title=title)
 
 
 def _has(facts: PackFacts, verdict: str) -> bool:

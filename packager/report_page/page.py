@@ -78,8 +78,8 @@ def _banner(facts: PackFacts) -> str:
         needed = judged.budget.samples_needed
         more = f" About {needed} test rows would settle it." if needed is not None else ""
         lines.append(
-            f"<li><strong>{escape(item.id)}</strong> ships: {size(item.delivered_bytes)} stored "
-            f"({times_smaller(facts.original_bytes, item.delivered_bytes)}), {escape(judged.metric)} "
+            f"<li><strong>{escape(item.id)}</strong> ships: {size(facts.stored_bytes(item))} stored "
+            f"({times_smaller(facts.original_bytes, facts.stored_bytes(item))}), {escape(judged.metric)} "
             f"{judged.estimate.value:.4f}, drop {judged.drop.value:+.4f} within {judged.drop.low:+.4f} to {judged.drop.high:+.4f}, "
             f"allowed {judged.budget.allowed_drop:g}.{escape(more)}</li>"
         )

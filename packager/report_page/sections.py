@@ -28,7 +28,7 @@ def before_after(facts: PackFacts, readings: Readings) -> str:
         [
             "As stored",
             size(facts.original_bytes),
-            *(_against(item.delivered_bytes, facts.original_bytes) for item in shipped),
+            *(_against(facts.stored_bytes(item), facts.original_bytes) for item in shipped),
             "counted",
         ],
         [escape(facts.metric), value, *(_judged(item) for item in shipped), f"measured, {before.samples} test rows"],

@@ -12,8 +12,8 @@ from device_client.bundle import Descriptor, Digest, Manifest, ModelConfig, Mode
 from device_client.errors import FormatError, IntegrityError, SealiftError
 from device_client.install.download import Wanted, download_missing, wanted_of_variant
 from device_client.install.http import HttpClient
+from device_client.install.layer_decoder import decode_layer
 from device_client.install.store import BlobStore, open_store
-from device_client.install.zstd_decoder import decode_layer
 from device_client.limits import DEFAULT_LIMITS
 from device_client.trust.refs import BlobRef
 from tests.unit.bundle.samples import MemorySource

@@ -76,12 +76,13 @@ def test_the_contract_says_what_was_declared_and_measured(packed: PackResult) ->
     variant = contract.variant("int8-static")
     assert contract.path == PATH
     assert contract.task == "classification"
-    assert contract.features == ()
+    assert contract.features == ("encoding:codebook",)
     assert (contract.inputs[0].meaning, contract.inputs[0].range) == ("8 by 8 pixels, row by row", (0.0, 1.0))
     assert contract.inputs[0].shape == ("batch", 64)
     assert (variant.requires.arch, variant.requires.cpu_features) == ((), ())
     assert variant.expected.metric == "accuracy"
-    assert variant.model.digest == variant.layer
+    assert variant.model.digest == packed.facts.shipped[0].model.digest
+    assert variant.layer == packed.facts.stored(packed.facts.shipped[0]).digest
     assert [name for name, _ in contract.lineage.datasets] == ["calibration", "test", "validation"]
     assert {"numpy", "onnx", "onnxruntime", "sealift"} <= {name for name, _ in contract.lineage.tools}
 
@@ -102,6 +103,10 @@ def test_the_report_binds_figures_to_bytes_and_says_how_they_were_obtained(packe
     contract = packed.bundle.contract
     assert report["budget"]["verdict"] in ("met", "unproven")
     assert report["variants"][0]["digest"] == str(contract.variants[0].model.digest)
+    (stored,) = packed.bundle.manifest.layers_of(media_types.WEIGHT)
+    assert report["variants"][0]["bytes"] == contract.variants[0].model.size
+    assert report["variants"][0]["stored"]["bytes"] == stored.size < contract.variants[0].model.size
+    assert report["variants"][0]["stored"]["encoding"] == stored.annotation(media_types.ANNOTATION_ENCODING) == "codebook"
     assert report["variants"][0]["evaluation"]["how"] == "measured"
     assert report["variants"][0]["ram_bytes"]["how"] == "modelled"
     assert report["recipe"]["digest"] == str(contract.lineage.recipe)
@@ -294,7 +299,8 @@ def test_the_command_prints_the_digest_and_figures(trained: Path, tmp_path: Path
     assert run_main(sealift.cli, prog_name="sealift", args=[*arguments, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["manifest"] == str(open_bundle(tmp_path / "b")[1].digest)
-    assert printed["size"]["ratio"] > 2.5
+    assert printed["size"]["stored"] < printed["size"]["after"]
+    assert printed["size"]["stored_ratio"] > printed["size"]["ratio"] > 2.5
     assert printed["accuracy"]["after"]["interval"][0] < printed["accuracy"]["after"]["value"]
     assert printed["latency_ratio"]["ratio"] > 0
     assert run_main(sealift.cli, prog_name="sealift", args=arguments) == 2  # the target exists now

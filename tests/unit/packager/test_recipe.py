@@ -114,6 +114,8 @@ def test_the_digest_names_effective_values_and_not_the_writing(tmp_path: Path) -
         pytest.param('task = "ranking"', "recipe_value", "", id="unknown task"),
         pytest.param("[budget]\naccuracy_drop = 1.5", "recipe_value", "", id="drop above one"),
         pytest.param("[budget]\naccuracy_drop = nan", "recipe_value", "", id="not a number"),
+        pytest.param('[storage]\nencodings = ["delta"]', "recipe_value", "", id="an encoding that nobody produces"),
+        pytest.param('[storage]\nencodings = ["zstd", "zstd"]', "recipe_value", "", id="an encoding twice"),
         pytest.param("[inputs.x]\nrange = [1, 0]", "recipe_value", "", id="range the wrong way round"),
         pytest.param("[inputs.x]\nrange = [-inf, 0]", "recipe_value", "", id="infinite range"),
         pytest.param("data = 3", "recipe_type", "", id="number for a table"),
