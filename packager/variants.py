@@ -83,6 +83,7 @@ def _searched(bench: _Bench, context: TechniqueContext, recipe: Recipe, cache: T
             plan=plan,
             allowed_drop=allowed,
             cache=cache,
+            encodings=recipe.storage.encodings,
             metric=recipe.metric,
             output=recipe.output,
             advance=advance,

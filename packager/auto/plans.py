@@ -1,31 +1,93 @@
-"""Which chains are worth trying on a model, and what to try next to a result. Pure: graphs in, chains out.
+"""Which chains are worth trying on a model, and what to try next to a result: graphs in, chains out.
 
-The order is the order of expectation, so that a search that is cut off early has tried the likeliest first.
+The order is the order of expectation, so that a search that is cut off early has tried the likeliest first. The chains
+without training come from ``packager.ptq.candidates``; weights alone in 8 bits are tried before all of them, since they are
+as fast as the original everywhere and lose next to nothing: after one trial there is something to ship.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from packager.auto.trial import Chain, Trial
+from packager.codebook import Codebook
+from packager.ptq.candidates import candidates, refine
+from packager.ptq.sensitivity import NodeSensitivity
 from packager.ptq.static import Int8Static
+from packager.ptq.weight_only import WeightOnly
 from packager.technique import TechniqueContext, TechniqueStep
+from packager.train.distil import Distil
+from packager.train.qat import Qat
+from packager.train.structured import PruneStructured
+
+WEIGHTS = TechniqueStep("weight-only", WeightOnly())
+TARGETS = {"portable": "portable", "x86-vnni": "vnni"}
+_RATIOS = (0.5, 0.75)  # of channels that go, where there are rows to recover on
+_BITS = (5, 4, 3)
+_QUANTISERS = ("int8-static", "int8-dynamic", "weight-only", "gptq", "adaround")
 
 
-def first_wave(model: bytes, *, context: TechniqueContext, trains: bool, classes: tuple[str, ...]) -> list[Chain]:
+def first_wave(model: bytes, *, context: TechniqueContext, trains: bool, classes: Sequence[str]) -> list[Chain]:
     """The planned chains for a model in its normal form."""
-    return [
-        (TechniqueStep("int8-static", Int8Static()),),
-        (TechniqueStep("int8-static", Int8Static(calibration="percentile")),),
-        (TechniqueStep("int8-static", Int8Static(reduce_range=False)),),
-    ]
+    lists = [candidates(model, has_train=trains, task=context.task, target=TARGETS[kind]) for kind in classes]
+    untrained = [chain for chain in itertools.chain.from_iterable(itertools.zip_longest(*lists)) if chain is not None]
+    found: list[Chain] = [(WEIGHTS,), *untrained[:2]]
+    if trains:
+        found += _trained(untrained)
+    return list(dict.fromkeys([*found, *untrained]))
 
 
-def gentler(trial: Trial, model: bytes, *, context: TechniqueContext) -> Iterator[Chain]:
-    """Chains that change less than a trial that missed the budget."""
-    return iter(())
+def gentler(chain: Chain, sensitivity: Callable[[Chain, Int8Static], Sequence[NodeSensitivity]]) -> list[Chain]:
+    """Chains that quantise less than one that missed the budget or was too slow.
+
+    Args:
+        chain: of the trial.
+        sensitivity: the table of the model that the first steps make, under the settings of the step after them.
+    """
+    place = next((index for index, step in enumerate(chain) if step.name == "int8-static"), None)
+    if place is None:
+        return []
+    found = refine(chain, sensitivity(chain[:place], chain[place].config))
+    return [item if item[-1].name == "weight-only" else (*item, WEIGHTS) for item in found]
 
 
-def coarser(trial: Trial, *, original: bytes) -> Iterator[Chain]:
-    """Chains that change more than a trial that is well within the budget."""
-    return iter(())
+def mixed(chain: Chain, *, operators: Sequence[str]) -> list[Chain]:
+    """Where INT8 arithmetic slows a network down: only some operators in INT8, the others' weights in 8 bits."""
+    place = next((index for index, step in enumerate(chain) if step.name == "int8-static"), None)
+    if place is None:
+        return []
+    found = []
+    for operator in operators:
+        step = replace(chain[place], config=replace(chain[place].config, ops=(operator,), exclude_nodes=()))
+        found.append((*chain[:place], step, WEIGHTS))
+    return found
+
+
+def coarser(trial: Trial) -> Iterator[Chain]:
+    """Chains that store the weights of a trial within the budget in fewer bits."""
+    if any(step.name == "codebook" for step in trial.chain):
+        return
+    for bits in _BITS:
+        yield (*trial.chain, TechniqueStep("codebook", Codebook(bits=bits)))
+    if trial.chain == (WEIGHTS,):
+        yield (TechniqueStep("weight-only", WeightOnly(bits=4, block=32, method="adaround")),)
+
+
+def _trained(untrained: Sequence[Chain]) -> list[Chain]:
+    """Structure first, since everything after it is cheaper then; each followed by the likeliest quantisation."""
+    last: list[Chain] = [*([tail] if (tail := _quantising(untrained)) else []), (WEIGHTS,)]
+    starts: list[Chain] = [(TechniqueStep("prune-structured", PruneStructured(ratio=ratio)),) for ratio in _RATIOS]
+    starts += [(TechniqueStep("distil", Distil(ratio=ratio)),) for ratio in _RATIOS]
+    found = [(*start, *end) for start in starts for end in last]
+    found += [(starts[1][0], TechniqueStep("qat", Qat())), (TechniqueStep("qat", Qat()),)]
+    return found
+
+
+def _quantising(untrained: Sequence[Chain]) -> Chain | None:
+    """The first planned chain that quantises as it is, without node names of the original."""
+    for chain in untrained:
+        if chain[0].name in _QUANTISERS and not any(getattr(step.config, "exclude_nodes", ()) for step in chain):
+            return chain
+    return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,17 +22,20 @@ from device_client.errors import SealiftError, UsageError
 from device_client.inference.walker import CheckedModel
 from packager.auto.cache import TrialCache
 from packager.auto.choice import is_plausible, ranked
-from packager.auto.plans import coarser, first_wave, gentler
+from packager.auto.plans import coarser, first_wave, gentler, mixed
 from packager.auto.settings import AutoPlan
 from packager.auto.trial import Chain, Trial, describe_chain
 from packager.auto.workshop import Workshop
 from packager.data import Dataset
+from packager.encode.stored import store_model
 from packager.evaluate import Judge, make_judge, run_rows
 from packager.features import check_own
 from packager.feed import feed_rows
 from packager.latency import measure_ratio
 from packager.metrics import Z95
 from packager.ptq.saturation import is_saturation_safe
+from packager.ptq.sensitivity import NodeSensitivity, sensitivity
+from packager.ptq.static import Int8Static
 from packager.technique import Compressed, TechniqueContext
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ logger = logging.getLogger(__name__)
 MAX_ROWS = 1024  # to choose by; more would make trials slow and choices no better
 LATENCY_ROUNDS = 15
 _MAX_FOLLOWED = 3  # of the best trials are followed up
+_PRODUCTS = ("Gemm", "MatMul", "Conv")
 
 Advance = Callable[[int], None]
 
@@ -62,6 +66,7 @@ def search(
     plan: AutoPlan,
     allowed_drop: float,
     cache: TrialCache,
+    encodings: Sequence[str] = (),
     metric: str = "auto",
     output: str = "",
     advance: Advance | None = None,
@@ -75,6 +80,7 @@ def search(
         plan: the settings.
         allowed_drop: the accuracy budget.
         cache: where finished chains are kept.
+        encodings: how a bundle may store what is found.
         metric: as in the recipe.
         output: as in the recipe.
         advance: called with the share of the search that is over, in per cent since the last call.
@@ -82,7 +88,17 @@ def search(
     """
     rows, rows_from = _rows_to_choose_by(context)
     judge = _judge(original, rows, context, metric=metric, output=output)
-    run = _Run(original, context, judge=judge, plan=plan, allowed_drop=allowed_drop, cache=cache, advance=advance, clock=clock)
+    run = _Run(
+        original,
+        context,
+        judge=judge,
+        plan=plan,
+        allowed_drop=allowed_drop,
+        cache=cache,
+        encodings=encodings,
+        advance=advance,
+        clock=clock,
+    )
     for wave in (run.first, run.repair, run.refine):
         for chain in wave():
             if not run.goes_on():
@@ -104,12 +120,14 @@ class _Run:
         plan: AutoPlan,
         allowed_drop: float,
         cache: TrialCache,
+        encodings: Sequence[str],
         advance: Advance | None,
         clock: Callable[[], float],
     ) -> None:
         self._original, self._context, self._plan, self._allowed = original, context, plan, allowed_drop
         self._clock, self._begun, self._shown, self._advance = clock, clock(), 0, advance
         self._seconds = plan.seconds_for(len(original.data))
+        self._encodings = encodings
         self._workshop = Workshop(original, context, cache)
         self._judge = judge
         self._checked = check_own(original.data)
@@ -127,16 +145,28 @@ class _Run:
         yield from first_wave(self._original.data, context=self._context, trains=trains, classes=self._plan.classes)
 
     def repair(self) -> Iterator[Chain]:
-        """Where small chains miss the budget: the same with the nodes left out that hurt most."""
-        missed = [trial for trial in self.trials if trial.model is not None and trial.drop > self._allowed]
+        """Where small chains miss the budget, or are slow: the same with less in INT8."""
+        made = [trial for trial in self.trials if trial.model is not None]
+        missed = [trial for trial in made if trial.drop > self._allowed]
         for trial in sorted(missed, key=lambda trial: trial.drop)[:_MAX_FOLLOWED]:
-            yield from gentler(trial, self._original.data, context=self._context)
+            yield from gentler(trial.chain, self._sensitivity)
+        slow = [trial for trial in made if trial.latency is not None and trial.latency.ratio > 1.0]
+        for trial in sorted(slow, key=lambda trial: trial.stored_bytes)[:1]:
+            yield from mixed(trial.chain, operators=_PRODUCTS)
 
     def refine(self) -> Iterator[Chain]:
         """Where the best is within the budget: the same with coarser weights."""
         for kind in self._plan.classes:
             for trial in self._ranking(kind)[:_MAX_FOLLOWED]:
-                yield from coarser(trial, original=self._original.data)
+                yield from coarser(trial)
+
+    def _sensitivity(self, before: Chain, config: Int8Static) -> Sequence[NodeSensitivity]:
+        model = self._workshop.make(before).model
+        try:
+            return () if model is None else sensitivity(model.data, config, self._context.calibration)
+        except SealiftError as e:
+            logger.info("no sensitivity table: %s", e)
+            return ()
 
     def attempt(self, chain: Chain) -> None:
         """Makes and judges one chain, if it is a new one."""
@@ -182,7 +212,7 @@ class _Run:
         trial = Trial(
             chain,
             model,
-            stored_bytes=stored_bytes(model.data),
+            stored_bytes=len(store_model(model.data, encodings=self._encodings).data),
             drop=drop,
             spread=spread,
             distortion=1.0 if found.value >= 1.0 else _distortion(self._judge.reference, outputs),  # broken outputs lose all
@@ -214,13 +244,6 @@ def _distortion(reference: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDA
             spread = max(float(want.var(dtype=np.float64)), 1e-30)
             shares.append(float(np.square(outputs[name].astype(np.float64) - want).mean()) / spread)
     return sum(shares) / len(shares) if shares else 0.0
-
-
-def stored_bytes(data: bytes) -> int:
-    """Size of a variant as a bundle would store it."""
-    import zstandard
-
-    return min(len(data), len(zstandard.ZstdCompressor(level=19).compress(data)))
 
 
 def _judge(original: Compressed, rows: Dataset, context: TechniqueContext, *, metric: str, output: str) -> Judge:
