@@ -37,7 +37,7 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-e2e test-slow check format bench bench-chain bench-trust bench-device fuzz faults mutation lock clean
+.PHONY: help install demo test test-e2e test-slow check format bench bench-chain bench-trust bench-device bench-compression fuzz faults mutation lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -81,7 +81,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-chain bench-trust bench-device
+bench: bench-chain bench-trust bench-device bench-compression
 
 bench-chain: $(STAMP)
 	$(BIN)/python -m benchmarks.chain
@@ -92,6 +92,10 @@ bench-trust: $(STAMP)
 # D8 and D9 count only after `make faults`; D11 reads the models under SEALIFT_DATA (docs/data.md).
 bench-device: $(STAMP)
 	$(BIN)/python -m benchmarks.device
+
+# Reads models and data under SEALIFT_DATA; peers and emulators that it can use: docs/case-studies.md.
+bench-compression: $(STAMP)
+	$(BIN)/python -m benchmarks.compression
 
 $(PROOFS): $(STAMP) requirements/proofs.lock
 	$(PIP) install -q --require-hashes --no-deps -r requirements/proofs.lock

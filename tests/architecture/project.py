@@ -14,7 +14,7 @@ import click
 import sealift
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("device_client", "packager", "update_server", "audits", "demo")
+PACKAGES = ("device_client", "packager", "update_server", "audits", "demo", "examples")
 SKIPPED_FOLDERS = {".git", ".venv", "__pycache__", "results"}
 
 

@@ -68,6 +68,7 @@ EXTRAS = {
     "update_server": ("server",),
     "audits": ("device", "audit"),
     "demo": ("all",),
+    "examples": ("all",),
     "tests": ("dev", "proofs"),
     "benchmarks": ("dev",),
 }

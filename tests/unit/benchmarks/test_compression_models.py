@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.compression_masks import _questions
+from benchmarks.compression_models import CASES, patches, resnet8
+from benchmarks.compression_runtime import NATIVE
+from tests.unit.packager.models import mlp
+
+
+def test_patches_cover_an_image_and_stay_inside() -> None:
+    image = np.arange(50 * 70, dtype=np.float32).reshape(50, 70, 1)
+    found = patches(image, size=32, stride=16)
+    assert len(found) == 2 * 3
+    assert all(patch.shape == (32, 32, 1) for patch in found)
+    assert found[-1][0, 0, 0] == 16 * 70 + 32
+
+
+def test_no_pixel_of_a_photograph_is_in_two_parts() -> None:
+    found = resnet8(Path())
+    rows = {
+        part: {row.tobytes() for row in found["input"][found["split"] == part]} for part in ("calibration", "validation", "test")
+    }
+    assert len(rows["test"]) >= 500
+    assert not rows["test"] & rows["calibration"]
+    assert not rows["test"] & rows["validation"]
+
+
+def test_a_question_names_one_of_its_pairs_and_the_answer_is_that_pairs_value() -> None:
+    x, y = _questions(np.random.default_rng(0), 20)
+    for question, answer in zip(x, y, strict=True):
+        key = question[-1, :12].argmax()
+        pair = question[:-1, :12].argmax(axis=1).tolist().index(key)
+        assert question[pair, 12:].argmax() == answer
+        assert question[-1, 12:].sum() == 0
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_rows_of_every_model_fit_its_inputs_and_have_all_parts(case, data_dir: Path) -> None:  # type: ignore[no-untyped-def]
+    import onnx
+
+    arrays = case.rows(data_dir)
+    graph = onnx.load(data_dir / case.model).graph
+    inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    assert set(arrays) - {"y", "groups", "split"} == inputs
+    assert set(arrays["split"].tolist()) == {"calibration", "validation", "test"}
+    assert len({len(array) for array in arrays.values()}) == 1
+
+
+def test_the_native_runner_gives_every_row_of_every_output() -> None:
+    rows = {"x": np.random.default_rng(0).random((5, 6), dtype=np.float32)}
+    found = NATIVE.run(mlp(), rows)
+    assert [len(values) for values in found.values()] == [5]
