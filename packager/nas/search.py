@@ -121,9 +121,12 @@ def tried(study: Any) -> list[dict[str, object]]:
         size, macs = trial.user_attrs.get("cost", (None, None))
         curve = trial.user_attrs.get("curve", [])
         outcome = f"refused: {trial.user_attrs['refused']}" if "refused" in trial.user_attrs else "known already"
+        reached = curve[-1] if curve else None
+        if trial.state == TrialState.COMPLETE:
+            reached = 1.0 - trial.values[0]  # of the best epoch
         if curve:
             outcome = "trained" if trial.state == TrialState.COMPLETE else "given up"
-        last = round(curve[-1], 6) if curve else None
+        last = None if reached is None else round(reached, 6)
         family = trial.params["family"]
         found.append({"family": family, "outcome": outcome, "validation": last, "int8_bytes_modelled": size, "macs": macs})
     return found
