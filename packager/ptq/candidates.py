@@ -60,7 +60,7 @@ def candidates(data: bytes, *, has_train: bool, task: str, target: str) -> list[
         found = list(_recurrent(model, static))
     else:
         found = list(_perceptron(static))
-    found += [(_step("weight-only", WeightOnly()),), (_step("fp16", Fp16()),)]
+    found += [(_step("weight-only", WeightOnly(method="gptq")),), (_step("fp16", Fp16()),)]
     if not has_train:
         found.append((_step("gptq", WeightOnly(bits=4, block=32, method="gptq")),))
     return list(dict.fromkeys(found))
@@ -77,26 +77,34 @@ def network_kind(model: Any) -> str:
 
 
 def refine(steps: Steps, table: Sequence[NodeSensitivity], *, limit: int = 4) -> list[Steps]:
-    """The same recipe with its worst nodes left in FP32: one, two, then up to ``limit``; and all that stand out.
+    """The same recipe with its worst nodes treated better: one, two, then up to ``limit`` of those that stand out.
+
+    INT8 leaves them in FP32; weights below 8 bits leave them to a step of 8 bits.
 
     Args:
-        steps: a recipe with ``int8-static`` or ``int8-dynamic``; without one the result is empty.
-        table: of ``sensitivity`` for the model that this step gets, worst first.
+        steps: a recipe with ``int8-static``, ``int8-dynamic`` or weights below 8 bits; without one the result is empty.
+        table: of ``sensitivity`` for the model that this step gets, worst first; with ``weight_bits`` for weights alone.
         limit: most rows of the table that are left out.
     """
-    place = next((index for index, step in enumerate(steps) if step.name in ("int8-static", "int8-dynamic")), None)
+    place = next((index for index, step in enumerate(steps) if _can_exclude(step)), None)
     if place is None or len(table) < 2:
         return []
+    config, after = steps[place].config, steps[place + 1 :]
+    if isinstance(config, WeightOnly):
+        after = (*after, _step("weight-only", WeightOnly()))
     middle = float(np.median([row.sqnr_db for row in table]))
     outliers = sum(row.sqnr_db < middle - _OUTLIER_DB for row in table)
     counts = sorted({1, 2, min(limit, outliers)} & set(range(1, min(limit, len(table) - 1) + 1)))
     found = []
     for count in counts:
         worst = tuple(name for row in table[:count] for name in row.nodes)
-        config = steps[place].config
         kept = tuple(sorted({*config.exclude_nodes, *worst}, key=lambda name: int(name[1:])))
-        found.append((*steps[:place], replace(steps[place], config=replace(config, exclude_nodes=kept)), *steps[place + 1 :]))
+        found.append((*steps[:place], replace(steps[place], config=replace(config, exclude_nodes=kept)), *after))
     return found
+
+
+def _can_exclude(step: TechniqueStep) -> bool:
+    return step.name in ("int8-static", "int8-dynamic") or (isinstance(step.config, WeightOnly) and step.config.bits < 8)
 
 
 def tail_nodes(model: Any) -> tuple[str, ...]:
@@ -150,7 +158,7 @@ def _attention(model: Any, static: Int8Static) -> Iterator[Steps]:
 
 
 def _recurrent(model: Any, static: Int8Static) -> Iterator[Steps]:
-    rest = (_step("weight-only", WeightOnly()),)
+    rest = (_step("weight-only", WeightOnly(method="gptq")),)
     yield rest
     heavy = {layer.node.op_type for layer in layers(GraphView(model))}
     if heavy & {"MatMul", "Gemm"}:

@@ -22,6 +22,7 @@ from packager.ptq.graph import Array, GraphView, layers, name_nodes
 from packager.ptq.observe import float_values, observe
 from packager.ptq.ranges import Range, find_ranges
 from packager.ptq.static import Int8Static, excluded_nodes, operators
+from packager.ptq.weight_only import MIN_LOW_BITS
 
 MAX_SESSIONS = 64
 _ROWS, _LARGE_ROWS = 32, 8
@@ -51,13 +52,16 @@ class NodeSensitivity:
         }
 
 
-def sensitivity(data: bytes, config: Int8Static, calibration: Dataset) -> tuple[NodeSensitivity, ...]:
+def sensitivity(
+    data: bytes, config: Int8Static, calibration: Dataset, *, weight_bits: int | None = None
+) -> tuple[NodeSensitivity, ...]:
     """The table, worst first.
 
     Args:
         data: the FP32 model as ``int8-static`` would get it.
         config: of that technique.
         calibration: at most 32 of its rows are used, 8 where the model is larger than a megabyte.
+        weight_bits: for techniques that round weights alone: to so many bits, and activations stay exact.
 
     Raises:
         UsageError: the settings leave nothing to quantise.
@@ -68,7 +72,12 @@ def sensitivity(data: bytes, config: Int8Static, calibration: Dataset) -> tuple[
     left = set(excluded_nodes(model, config, ops))
     nodes = [node for node in model.graph.node if node.op_type in ops and node.op_type in _COMPUTING and node.name not in left]
     rows = calibration.take(np.arange(min(len(calibration), _ROWS if len(data) < _LARGE_BYTES else _LARGE_ROWS)))
-    names = float_values(model, [name for node in nodes for name in node.input])
+    limit = (64 if config.reduce_range else 127) if weight_bits is None else 2 ** (weight_bits - 1) - 1
+    if weight_bits is not None:
+        view = GraphView(model)
+        with_weights = {layer.name for layer in layers(view) if view.array(layer.weight).size >= MIN_LOW_BITS}
+        nodes = [node for node in nodes if node.name in with_weights]
+    names = float_values(model, [name for node in nodes for name in node.input]) if weight_bits is None else ()
     ranges = find_ranges(model, names, rows, method=config.calibration, percentile=config.percentile)
     output = _judged_output(model)
     exact = _output(model, output, rows)
@@ -76,7 +85,7 @@ def sensitivity(data: bytes, config: Int8Static, calibration: Dataset) -> tuple[
     found = []
     for start in range(0, len(nodes), size):
         part = nodes[start : start + size]
-        value = _output(_quantised_alone(model, part, ranges, config), output, rows)
+        value = _output(_quantised_alone(model, part, ranges, limit=limit, per_channel=config.per_channel), output, rows)
         error = float(np.square(exact - value).mean())
         signal = float(np.square(exact).mean())
         ratio = _EXACT_DB if error <= 0 else min(_EXACT_DB, 10 * math.log10(max(signal, 1e-30) / error))
@@ -95,7 +104,7 @@ def _output(model: Any, name: str, rows: Dataset) -> Array:
     return np.concatenate([values[name].astype(np.float64).reshape(-1) for values in observe(model, [name], rows)])
 
 
-def _quantised_alone(model: Any, nodes: Sequence[Any], ranges: Mapping[str, Range], config: Int8Static) -> Any:
+def _quantised_alone(model: Any, nodes: Sequence[Any], ranges: Mapping[str, Range], *, limit: int, per_channel: bool) -> Any:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     view = GraphView(copy)
@@ -109,7 +118,7 @@ def _quantised_alone(model: Any, nodes: Sequence[Any], ranges: Mapping[str, Rang
                     made += _through_8_bits(copy, node, position, ranges[name])
             layer = by_name.get(node.name)
             if layer is not None:
-                rounded = _rounded(view.array(layer.weight), layer.axis, config)
+                rounded = _rounded(view.array(layer.weight), layer.axis, limit=limit, per_channel=per_channel)
                 copy.graph.initializer.append(numpy_helper.from_array(rounded, f"{node.name}/weight"))
                 node.input[1] = f"{node.name}/weight"
         made.append(node)
@@ -136,9 +145,8 @@ def _through_8_bits(model: Any, node: Any, position: int, ends: Range) -> list[A
     ]
 
 
-def _rounded(weights: Array, axis: int, config: Int8Static) -> Array:
-    limit = 64 if config.reduce_range else 127
+def _rounded(weights: Array, axis: int, *, limit: int, per_channel: bool) -> Array:
     others = tuple(index for index in range(weights.ndim) if index != axis)
-    ends = np.abs(weights).max(axis=others if config.per_channel else None, keepdims=True)
+    ends = np.abs(weights).max(axis=others if per_channel else None, keepdims=True)
     scale = np.where(ends > 0, ends / limit, 1.0)
     return np.asarray(np.clip(np.rint(weights / scale), -limit, limit) * scale, dtype=np.float32)

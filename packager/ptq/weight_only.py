@@ -34,6 +34,8 @@ WEIGHT_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "GRU"
 _POSITIONS = {"Gather": (0,), "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2)}
 _MAX_ROWS = 128
 _SMALLEST_BLOCK = 8
+MIN_LOW_BITS = 768
+"""Weights with fewer elements take 8 bits: the nodes that take bytes apart would cost more than the bits save."""
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,14 @@ def _encode(model: Any, target: _Target, config: WeightOnly, layer: Layer | None
     weights = np.asarray(onnx.numpy_helper.to_array(target.tensor), dtype=np.float64)
     dims = tuple(weights.shape)
     matrix = weights.reshape(int(np.prod(dims[: target.lead])), -1) if target.rows_first else weights.T
-    block = _nbits_block(matrix.shape[1], config.block) if config.form == "matmulnbits" else _block(matrix.shape[1], config.block)
+    columns = matrix.shape[1]
     bits = config.bits if matrix.size % (8 // config.bits) == 0 else 8
+    if config.form == "matmulnbits":
+        block = _nbits_block(columns, config.block)
+    elif config.bits < 8 and matrix.size < MIN_LOW_BITS:
+        bits, block = 8, columns
+    else:
+        block = _block(columns, config.block)
     grid = fit_grid(
         matrix, bits=bits, block=block, symmetric=bits == 8 or config.form == "matmulnbits", centred=config.form == "matmulnbits"
     )

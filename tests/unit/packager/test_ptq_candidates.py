@@ -15,7 +15,8 @@ from device_client.errors import UsageError
 from packager.ptq.candidates import TARGETS, candidates, network_kind, refine
 from packager.ptq.sensitivity import sensitivity
 from packager.ptq.static import Int8Static, quantise_int8_static
-from packager.technique import Compressed, TechniqueContext, apply_technique
+from packager.ptq.weight_only import WeightOnly
+from packager.technique import Compressed, TechniqueContext, TechniqueStep, apply_technique
 
 from .models import convnet, graph, mlp, rows
 from .test_ptq_equalise import normalised
@@ -26,18 +27,18 @@ from .test_ptq_weights import recurrent
 def fragile(folder: Path) -> bytes:
     """A chain of four products whose third has one huge input feature, so that its other features lose their precision."""
     rng = np.random.default_rng(0)
-    constants = {f"w{index}": rng.standard_normal((16, 16)) / 4 for index in range(4)}
+    constants = {f"w{index}": rng.standard_normal((32, 32)) / 6 for index in range(4)}
     constants["w1"][:, 5] *= 300
     constants["w2"][5] /= 300
     nodes = []
     for index in range(4):
         nodes.append(helper.make_node("MatMul", ["x" if index == 0 else f"a{index}", f"w{index}"], [f"h{index + 1}"]))
         nodes.append(helper.make_node("LeakyRelu", [f"h{index + 1}"], ["y" if index == 3 else f"a{index + 1}"]))
-    return prepared(folder, graph(nodes, constants, x=["N", 16], y=["N", 16]))
+    return prepared(folder, graph(nodes, constants, x=["N", 32], y=["N", 32]))
 
 
 def test_the_table_names_the_node_whose_exclusion_helps_most(tmp_path: Path) -> None:
-    model, x = fragile(tmp_path), dataset(rows(32, (16,)) - 0.5)
+    model, x = fragile(tmp_path), dataset(rows(32, (32,)) - 0.5)
     config = Int8Static(ops=("MatMul",), float_outputs=True)
     table = sensitivity(model, config, x)
     assert len(table) == 4
@@ -56,7 +57,7 @@ def test_the_table_gives_the_same_figures_twice(tmp_path: Path) -> None:
 
 
 def test_the_worst_nodes_are_left_out_one_two_and_more(tmp_path: Path) -> None:
-    model, x = fragile(tmp_path), dataset(rows(32, (16,)) - 0.5)
+    model, x = fragile(tmp_path), dataset(rows(32, (32,)) - 0.5)
     steps = next(
         item for item in candidates(model, has_train=True, task="regression", target="portable") if item[-1].name == "int8-static"
     )
@@ -65,6 +66,24 @@ def test_the_worst_nodes_are_left_out_one_two_and_more(tmp_path: Path) -> None:
     assert [len(item[-1].config.exclude_nodes) for item in refined][:2] == [1, 2]
     assert refined[0][-1].config.exclude_nodes == table[0].nodes
     assert refine((), table) == []
+
+
+def test_the_worst_layers_of_four_bits_get_eight(tmp_path: Path) -> None:
+    model, x = fragile(tmp_path), dataset(rows(32, (32,)) - 0.5)
+    steps = (TechniqueStep("weight-only", WeightOnly(bits=4)),)
+    table = sensitivity(model, Int8Static(), x, weight_bits=4)
+    assert {row.operators for row in table} == {("MatMul",)}
+    errors, sizes = [], []
+    for recipe in (steps, *refine(steps, table)):
+        result = Compressed(model, "fp32")
+        for step in recipe:
+            result = apply_technique(step, result, TechniqueContext(calibration=x))
+        errors.append(noise(model, result.data, x.inputs["x"]))
+        sizes.append(len(result.data))
+    assert len(errors) >= 3
+    assert errors[1] < 0.8 * errors[0]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] < len(model)
 
 
 @pytest.mark.parametrize(
