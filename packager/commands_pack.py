@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from device_client.errors import FormatError, UsageError
 if TYPE_CHECKING:
     from packager.facts import Candidate, PackFacts
     from packager.pack import PackResult
+
+_ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")  # read when numpy loads; small matrices are slower on several threads
 
 
 @click.command()
@@ -63,6 +66,11 @@ def pack(
         raise UsageError(
             e.what, code=e.code, where="--line, --name, --version, --counter", expected=e.expected, actual=e.actual
         ) from e
+    for name in (
+        "OPENBLAS_NUM_THREADS",
+        "OMP_NUM_THREADS",
+    ):  # read once, when numpy loads: small matrices are slower on many threads
+        os.environ.setdefault(name, "1")
     with needs_extra("packager"):
         from packager.auto.cache import TrialCache, default_cache_folder
         from packager.pack import PackRequest
