@@ -16,9 +16,10 @@ from typing import Protocol
 from device_client.bundle import media_types
 from device_client.bundle.contract import ModelRef, Variant
 from device_client.bundle.descriptor import Descriptor
+from device_client.bundle.digest import Digest
 from device_client.bundle.layout import BlobSource, read_blob
 from device_client.bundle.manifest import Manifest
-from device_client.errors import FormatError
+from device_client.errors import FormatError, VerificationError
 from device_client.install import codebook_decoder, zstd_decoder
 from device_client.install.codebook_decoder import CodebookDecoder
 from device_client.install.partial import size_mismatch
@@ -61,6 +62,42 @@ def open_decoder(encoding: str, out: Callable[[bytes], None], *, size: int, wher
     raise FormatError("unknown encoding", code="encoding_unknown", where=where, actual=repr(encoding)[:80])
 
 
+class CheckedLayer:
+    """Decodes a layer and compares its digest; bytes that were damaged on their way are told from a layer that was made wrong.
+
+    What does not decode is not decoded further, and hashed to its end: only if the layer is what was signed, the fault is its
+    maker's. Else somebody else's, and nothing is held against the release.
+    """
+
+    def __init__(self, decoder: LayerDecoder, digest: Digest, *, where: str) -> None:
+        self._decoder = decoder
+        self._digest = digest
+        self._where = where
+        self._hasher = hashlib.sha256()
+        self._error: VerificationError | None = None
+
+    def write(self, data: bytes) -> None:
+        """The next piece."""
+        self._hasher.update(data)
+        if self._error is None:
+            try:
+                self._decoder.write(data)
+            except VerificationError as e:
+                self._error = e
+
+    def finish(self) -> None:
+        """The layer is complete.
+
+        Raises:
+            IntegrityError: it is not what was signed (``blob_digest_mismatch``), or holds more (``blob_size_mismatch``).
+            FormatError, LimitError: it is not in the form of its encoding.
+        """
+        check_digest(self._digest, self._hasher, where=self._where)
+        if self._error is not None:
+            raise self._error
+        self._decoder.finish()
+
+
 def read_model(source: BlobSource, manifest: Manifest, variant: Variant) -> bytes:
     """The bytes that the runtime gets, from whoever holds the layers of a bundle, encoded or not. Memory is the model once.
 
@@ -82,7 +119,7 @@ def decode_layer(source: BlobSource, layer: Descriptor, model: ModelRef) -> byte
         IntegrityError: layer or model are not the bytes that were signed.
         FormatError, LimitError: the layer is not in the form of its encoding.
     """
-    found, hasher = bytearray(), hashlib.sha256()
+    found = bytearray()
 
     def take(piece: bytes) -> None:
         if len(found) + len(piece) > model.size:
@@ -91,12 +128,11 @@ def decode_layer(source: BlobSource, layer: Descriptor, model: ModelRef) -> byte
 
     encoding = layer.annotation(media_types.ANNOTATION_ENCODING) or ""
     decoder = open_decoder(encoding, take, size=model.size, where=str(layer.digest))
+    checked = CheckedLayer(decoder, layer.digest, where="layer")
     with source.open_blob(layer.digest) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
-            hasher.update(chunk)
-            decoder.write(chunk)
-    check_digest(layer.digest, hasher, where="layer")
-    decoder.finish()
+            checked.write(chunk)
+    checked.finish()
     data = bytes(found)
     check_digest(model.digest, hashlib.sha256(data), where="model")
     return data
