@@ -66,11 +66,8 @@ def pack(
         raise UsageError(
             e.what, code=e.code, where="--line, --name, --version, --counter", expected=e.expected, actual=e.actual
         ) from e
-    for name in (
-        "OPENBLAS_NUM_THREADS",
-        "OMP_NUM_THREADS",
-    ):  # read once, when numpy loads: small matrices are slower on many threads
-        os.environ.setdefault(name, "1")
+    for variable in _ONE_THREAD:
+        os.environ.setdefault(variable, "1")
     with needs_extra("packager"):
         from packager.auto.cache import TrialCache, default_cache_folder
         from packager.pack import PackRequest

@@ -212,13 +212,15 @@ class _Run:
         trial = Trial(
             chain,
             model,
-            stored_bytes=len(store_model(model.data, encodings=self._encodings).data),
+            stored_bytes=len(model.data),
             drop=drop,
             spread=spread,
             distortion=1.0 if found.value >= 1.0 else _distortion(self._judge.reference, outputs),  # broken outputs lose all
             is_portable=is_saturation_safe(model.data),
         )
-        return self._timed(trial) if is_plausible(trial, allowed_drop=self._allowed) else trial
+        if not is_plausible(trial, allowed_drop=self._allowed):
+            return trial  # neither encoded nor timed: both take long, and it cannot ship
+        return self._timed(replace(trial, stored_bytes=len(store_model(model.data, encodings=self._encodings).data)))
 
     def _timed(self, trial: Trial) -> Trial:
         if trial.model is None:

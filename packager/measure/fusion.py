@@ -7,7 +7,7 @@ Fused here is only what onnxruntime's CPU provider is known to fuse; everything 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,9 @@ _INTEGER_KERNELS = _MOVES | {
     "Softmax",
     "Where",
 }
+_NEVER_FOLDED = frozenset(
+    {"DequantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli"}
+)
 _ACTIVATIONS = frozenset({"Relu", "Clip"})  # go into the output range of the kernel before them
 _EXPLICIT_INTEGER = frozenset(
     {"ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "MatMulIntegerToFloat"}
@@ -83,12 +86,35 @@ def fuse_graph(shaped: ShapedGraph, graph: Any | None = None) -> tuple[Op, ...]:
 
 
 def constant_names(model: Any) -> frozenset[str]:
-    """Initialisers and outputs of ``Constant`` nodes, in all graphs."""
-    found = set()
+    """What is constant when the model runs, in all graphs: initialisers, and what the runtime computes from them at load."""
+    found: set[str] = set()
     for graph in subgraphs(model.graph):
         found |= {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
-        found |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    for graph in subgraphs(model.graph):
+        for node in graph.node:
+            if node.op_type == "Constant" or is_folded(node, found):
+                found.update(name for name in node.output if name)
     return frozenset(found)
+
+
+def is_folded(node: Any, constants: Collection[str]) -> bool:
+    """True for an operator on constants alone. DequantizeLinear stays: a kernel behind it may read the integers."""
+    inputs = [name for name in node.input if name]
+    plain = node.domain in ("", "ai.onnx") and node.op_type not in _NEVER_FOLDED and not node_graphs(node)
+    return plain and bool(inputs) and all(name in constants for name in inputs)
+
+
+def folded_bytes(shaped: ShapedGraph) -> int:
+    """Size of what is computed from constants at load, where a kernel reads it: weights that the file holds in fewer bits."""
+    constants = constant_names(shaped.model)
+    made, read = set(), set()
+    for graph in subgraphs(shaped.model.graph):
+        for node in graph.node:
+            if is_folded(node, constants):
+                made.update(node.output)
+            else:
+                read.update(node.input)
+    return sum(shaped.tensors[name].size_bytes for name in made & read if name in shaped.tensors)
 
 
 class _Fuser:
@@ -109,7 +135,7 @@ class _Fuser:
         absorbed = self._absorbed(kernels)
         found = []
         for index, node in enumerate(self.graph.node):
-            if id(node) in absorbed or node.op_type == "Constant":
+            if id(node) in absorbed or node.op_type == "Constant" or is_folded(node, self.constants):
                 continue
             reads, writes = list(node.input), list(node.output)
             if id(node) in kernels:

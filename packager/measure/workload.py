@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from packager.measure.branches import node_graphs
-from packager.measure.fusion import ARITHMETICS, INT8, Op, constant_names, fuse_graph
+from packager.measure.fusion import ARITHMETICS, INT8, Op, constant_names, folded_bytes, fuse_graph
 from packager.measure.macs import MacRow, MacTable, count_macs
 from packager.measure.planner import MemoryPlan, plan_memory
 from packager.measure.shaped import ShapedGraph, shape_graph
@@ -29,7 +29,8 @@ class Workload:
 
     ``other_elements``: values written by operators that do no MACs, by arithmetic. ``activation_bytes``: read and
     written once per kernel. ``weight_bytes``: constants that kernels read. ``kernels``: calls. ``scratch_bytes``: the most
-    that one kernel may take beside its values. ``how``: how sizes were found.
+    that one kernel may take beside its values. ``how``: how sizes were found. ``widened_bytes``: weights that the runtime
+    computes from the file's constants when it loads it.
     """
 
     macs: MacTable
@@ -41,6 +42,7 @@ class Workload:
     scratch_bytes: int
     file_bytes: int
     how: str
+    widened_bytes: int = 0
 
     def to_json(self) -> dict[str, object]:
         """As it stands in the report; the largest operators only, so that no network makes it endless."""
@@ -83,6 +85,7 @@ def count_workload(data: bytes, *, example: Mapping[str, NDArray[Any]] | None = 
         counted.scratch_bytes,
         len(data),
         shaped.how,
+        folded_bytes(shaped),
     )
 
 

@@ -17,7 +17,9 @@ from packager.footprint import RUNTIME_BYTES, peak_ram_bytes
 from packager.measure.fusion import fuse_graph
 from packager.measure.planner import MemoryPlan, plan_memory
 from packager.measure.shaped import shape_graph
+from packager.measure.workload import count_workload
 from packager.ptq.static import Int8Static, quantise_int8_static
+from packager.ptq.weight_only import WeightOnly, quantise_weights
 
 from .models import graph, mlp
 
@@ -190,3 +192,14 @@ def test_the_contract_s_figure_is_above_the_measured_peak_of_a_process(tmp_path:
         [sys.executable, "-c", script, str(tmp_path / "m.onnx")], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) * 1024 <= peak_ram_bytes(data)
+
+
+def test_weights_that_are_widened_at_load_count_as_memory_and_not_as_work() -> None:
+    plain = mlp(features=64, hidden=96, classes=10)
+    folded = quantise_weights(plain, WeightOnly(), Dataset({"x": np.zeros((2, 64), np.float32)}, None, None, None, "data")).data
+    before, after = count_workload(plain), count_workload(folded)
+    assert after.kernels == before.kernels
+    assert after.memory.peak_bytes == before.memory.peak_bytes
+    assert after.macs.by_arithmetic == before.macs.by_arithmetic
+    assert after.widened_bytes >= 4 * 64 * 96
+    assert peak_ram_bytes(folded) > RUNTIME_BYTES
