@@ -1,8 +1,8 @@
 """Memory of a model, modelled from its graph: deterministic, so it may stand in the contract.
 
 An upper bound, not a measurement, of a process that runs the model on one row in onnxruntime on one thread: what the
-process needs before any model, four copies of the file, three of weights that are widened at load, and twice the planned activations and scratch room (the
-runtime's arena grows in steps). docs/measurements.md compares it with measured peaks.
+process needs before any model, four copies of the file, three of weights that are widened at load, and twice the planned
+activations and scratch room (the runtime's arena grows in steps). docs/measurements.md compares it with measured peaks.
 """
 
 from __future__ import annotations
