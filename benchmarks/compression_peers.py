@@ -24,6 +24,7 @@ from device_client.inference.runtime import import_runtime
 
 NNCF_PYTHON = "SEALIFT_NNCF_PYTHON"
 _TIMEOUT_S = 900
+_WARNINGS, _ERRORS = 2, 3  # onnxruntime's severities
 
 # ``fast_bias_correction`` off is its fuller, slower correction; the default is what people get.
 _NNCF = """
@@ -127,11 +128,13 @@ def _feeds(rows: Mapping[str, NDArray[Any]], ranks: Mapping[str, int]) -> Iterat
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Quantisers advise on standard error and by warnings; the table is the place for what they did."""
-    before = logging.root.manager.disable
+    before, runtime = logging.root.manager.disable, import_runtime()
     logging.disable(logging.WARNING)
+    runtime.set_default_logger_severity(_ERRORS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        runtime.set_default_logger_severity(_WARNINGS)
         logging.disable(before)
