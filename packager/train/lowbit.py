@@ -96,6 +96,8 @@ def _layers(module: Any, example: tuple[Any, ...], *, exclude: tuple[str, ...], 
                 actual=repr(name)[:80],
                 hint="use the names that torch's named_modules() gives",
             )
+    # torch's transformer layers read the weights of their linear layers past these, so the scale would be lost.
+    past = [name for name, layer in known.items() if isinstance(layer, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))]
     order: list[str] = []
     handles = [
         layer.register_forward_hook(lambda *_, name=name: order.append(name))
@@ -113,7 +115,7 @@ def _layers(module: Any, example: tuple[Any, ...], *, exclude: tuple[str, ...], 
         name
         for place, name in enumerate(dict.fromkeys(order))
         if (ends or (place > 0 and all(known[name] is not layer for layer in last)))
-        and not any(name == other or name.startswith(f"{other}.") for other in exclude)
+        and not any(name == other or name.startswith(f"{other}.") for other in (*exclude, *past))
     ]
     if not found:
         raise UsageError(

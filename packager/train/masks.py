@@ -187,16 +187,17 @@ def verify_in_file(data: bytes, masks: dict[str, Any], *, where: str) -> dict[st
 
 
 def _covers(array: NDArray[Any], zero: NDArray[np.bool_]) -> bool:
-    """True if the constant is zero at all of the mask's places, as it stands, transposed, or with gates in another order."""
+    """True if the constant is zero at all of the mask's places, as it stands or transposed.
+
+    Recurrent layers are exported with their directions in one constant, (directions, gates * hidden, inputs), and their gates
+    in another order; there the number of zeros of one direction decides.
+    """
+    if array.ndim == 3 and array.shape[1:] == zero.shape:
+        return any(int((direction == 0).sum()) >= int(zero.sum()) for direction in array)
     if array.size != zero.size:
         return False
-    for candidate in (array, array.T):
-        flat = candidate.reshape(-1)
-        if candidate.size == zero.size and candidate.shape[0] == zero.shape[0] and not flat[zero.reshape(-1)].any():
-            return True
-    if array.ndim == 3 and array.shape[1:] == zero.shape:  # recurrent: (directions, gates * hidden, inputs), gates re-ordered
-        return int((array == 0).sum()) >= int(zero.sum())
-    return False
+    wanted = zero.reshape(-1)
+    return any(len(turned) == len(zero) and not turned.reshape(-1)[wanted].any() for turned in (array, array.T))
 
 
 def _scores(target: Target, *, relative: bool) -> Any:

@@ -21,11 +21,11 @@ def output_layers(module: Any, example: tuple[Any, ...]) -> list[Any]:
     """
     import torch
 
-    owners: dict[int, Any] = {}
+    owners: dict[int, list[Any]] = {}  # several layers may share a weight
     for layer in module.modules():
         if not isinstance(layer, _channel_keeping()):
             for parameter in layer.parameters(recurse=False):
-                owners.setdefault(id(parameter), layer)
+                owners.setdefault(id(parameter), []).append(layer)
     with torch.enable_grad():
         outputs = as_outputs(module(*example))
     pending = [output.grad_fn for output in outputs if output.grad_fn is not None]
@@ -36,7 +36,7 @@ def output_layers(module: Any, example: tuple[Any, ...]) -> list[Any]:
         if step in seen:
             continue
         seen.add(step)
-        layers = [owners[key] for key in _parameters(step) if key in owners]
+        layers = [layer for key in _parameters(step) for layer in owners.get(key, ())]
         if layers:
             found += [layer for layer in layers if all(layer is not other for other in found)]
         else:

@@ -193,7 +193,6 @@ def _make_quantiser(weight_bits: int, exclude: tuple[str, ...]) -> Any:
 
     aten = torch.ops.aten
     heavy = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
-    sensitive = (aten.layer_norm.default, aten.softmax.int, aten.gelu.default, aten._softmax.default)
     fake = FusedMovingAvgObsFakeQuantize
     values = QuantizationSpec(
         dtype=torch.uint8,
@@ -221,7 +220,7 @@ def _make_quantiser(weight_bits: int, exclude: tuple[str, ...]) -> Any:
 
         def annotate(self, model: Any) -> Any:
             """Marks the edges to quantise."""
-            plain = not any(node.target in sensitive for node in model.graph.nodes)
+            plain = not any(_needs_fp32_sums(node) for node in model.graph.nodes)
             for node in model.graph.nodes:
                 if _is_inside(node, exclude):
                     continue
@@ -240,6 +239,16 @@ def _make_quantiser(weight_bits: int, exclude: tuple[str, ...]) -> Any:
             """Nothing to check: what came out is checked in the ONNX file."""
 
     return HeavyOperators()
+
+
+def _needs_fp32_sums(node: Any) -> bool:
+    """True for what marks a network whose sums have wide ranges; a softmax as the network's last operation does not."""
+    import torch
+
+    aten = torch.ops.aten
+    if node.target in (aten.softmax.int, aten._softmax.default):
+        return any(user.op != "output" for user in node.users)
+    return node.target in (aten.layer_norm.default, aten.gelu.default)
 
 
 def _sums_two_activations(node: Any) -> bool:

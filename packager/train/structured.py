@@ -17,7 +17,7 @@ from packager.train.channels import MAX_RATIO, ChannelPlan, ChannelPruner
 from packager.train.finish import finish
 from packager.train.loop import TrainingHistory, judge_module, train_module
 from packager.train.need import count_parameters, need_module, need_rows, refuse_few_rows
-from packager.train.objective import SoftLabels
+from packager.train.objective import SoftLabels, find_head, soft_loss
 from packager.train.rows import Rows, as_outputs, make_rows
 from packager.train.teacher import teach
 
@@ -143,7 +143,7 @@ class _Pruning:
         """Of the task where there are labels, else the distance to the original's outputs."""
         data = self._context.validation or self._train
         judged = judge_module(module, data, task=self._context.task, plan=self._context.training)
-        return judged[0] if judged is not None else _distance(module, self._rows, self._soft)
+        return judged[0] if judged is not None else _distance(module, self._rows, self._soft, task=self._context.task)
 
     def _gradients(self) -> None:
         """Gradients of the loss over some batches, which first-order importance needs."""
@@ -159,10 +159,9 @@ class _Pruning:
         )
 
 
-def _distance(module: Any, rows: Rows, soft: SoftLabels) -> float:
+def _distance(module: Any, rows: Rows, soft: SoftLabels, *, task: str) -> float:
     import torch
 
     with torch.no_grad():
         batch = rows.batch(torch.arange(min(len(rows), _JUDGED_ROWS)))
-        output = as_outputs(module(*batch.inputs))[0]
-        return float(torch.nn.functional.mse_loss(output, torch.from_numpy(soft.outputs[0])[batch.rows]))
+        return float(soft_loss(find_head(module, rows, task=task), soft)(as_outputs(module(*batch.inputs)), batch))

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from device_client.errors import SealiftError, UsageError
 from packager.technique import read_technique
@@ -46,6 +46,16 @@ def test_two_of_every_four_weights_along_the_inputs_stay() -> None:
         groups, _ = group_by_inputs(torch.tensor(array), 4)
         assert int((groups != 0).sum(dim=1).max()) <= 2
     assert accuracy(result.data, signals(200, seed=9)) > 0.95
+
+
+def test_masks_are_found_in_both_directions_of_a_recurrent_layer() -> None:
+    kept = np.ones((3, 2, 5), np.float32)
+    both = np.stack([np.zeros((6, 5), np.float32), np.ones((6, 5), np.float32)])
+    model = helper.make_model(helper.make_graph([], "g", [], [], initializer=[numpy_helper.from_array(both, "w")]))
+    verify_in_file(model.SerializeToString(), {"w": torch.zeros(6, 5)}, where="test")
+    model = helper.make_model(helper.make_graph([], "g", [], [], initializer=[numpy_helper.from_array(kept, "w")]))
+    with pytest.raises(SealiftError):
+        verify_in_file(model.SerializeToString(), {"w": torch.zeros(2, 5)}, where="test")
 
 
 def test_recurrent_weights_are_pruned_too() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import sealift
@@ -15,6 +16,7 @@ from device_client.errors import UsageError
 from packager.technique import apply_technique, read_technique
 from packager.toml_table import TomlTable
 from packager.train.need import count_parameters
+from packager.train.outputs import output_layers
 from packager.train.structured import PruneStructured, prune_structured
 
 from .nets import Attention, ConvNet, Residual, accuracy, compressed, context, fingerprint, signals
@@ -49,6 +51,13 @@ def test_layers_whose_sizes_are_numbers_in_forward_are_left_alone() -> None:
     result = prune_structured(compressed(Attention), PruneStructured(ratio=0.5, steps=1), context())
     assert result.evidence[-1]["left_alone"] == ["head", "down"]  # the residual stream, which attention reshapes by numbers
     assert (result.module.q.out_features, result.module.up.out_features) == (16, 32)
+
+
+def test_layers_that_share_the_output_weight_are_all_output_layers() -> None:
+    embedding, head = nn.Embedding(8, 4), nn.Linear(4, 8, bias=False)
+    head.weight = embedding.weight
+    module = nn.Sequential(embedding, nn.Linear(4, 4), nn.LayerNorm(4), head)
+    assert output_layers(module, (torch.arange(6).reshape(2, 3),)) == [embedding, head]
 
 
 def test_a_block_that_returns_its_shape_can_go_whole() -> None:
