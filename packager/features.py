@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from device_client.bundle.features import KNOWN_FEATURES
 from device_client.inference.onnx_schema import CONTROL_FLOW
@@ -19,14 +18,8 @@ from packager.graphs import STANDARD_DOMAINS, Graph, all_nodes, is_standard, sub
 
 
 def features_of(data: bytes) -> tuple[str, ...]:
-    """The contract's ``features`` that this model needs, sorted; empty for a plain graph of standard operators.
-
-    Empty too for bytes that are no model: saying so is left to the walker.
-    """
-    try:
-        return graph_features(onnx.load_from_string(data).graph)
-    except DecodeError:
-        return ()
+    """The contract's ``features`` that this model needs, sorted; empty for a plain graph of standard operators."""
+    return graph_features(onnx.load_from_string(data).graph)
 
 
 def graph_features(graph: Graph) -> tuple[str, ...]:
@@ -52,4 +45,5 @@ def check_own(data: bytes, *, where: str = "model") -> CheckedModel:
         FormatError: the walker refuses it all the same.
         LimitError: beyond a bound.
     """
+    check_model(data, features=KNOWN_FEATURES, where=where)  # before anything else reads them
     return check_model(data, features=features_of(data), where=where)

@@ -21,7 +21,7 @@ from packager.codebook import Codebook, cluster_weights
 from packager.data import Dataset
 from packager.encode.stored import store_model
 from packager.evaluate import run_rows
-from packager.quantise import Int8Static, quantise_int8_static
+from packager.ptq.static import Int8Static, quantise_int8_static
 from packager.technique import TECHNIQUES, Compressed, TechniqueContext, apply_technique, read_technique
 from packager.toml_table import TomlTable
 

@@ -401,4 +401,4 @@ def test_the_contract_names_the_control_flow_of_what_ships_and_a_device_reads_it
         write(tmp_path, branching()), save_npz(tmp_path, x=x), PATH, Counter(0, 1), tmp_path / "b", Recipe(techniques=())
     )
     contract = open_bundle(pack(request).out)[1].contract
-    assert contract.features == ("control-flow:If",)
+    assert "control-flow:If" in contract.features

@@ -21,7 +21,7 @@ from packager.train.qat import Qat, qat
 from packager.train.qat_graph import prepare, trace
 
 from ..models import op_types
-from ..test_quantise import fused_operators
+from ..test_ptq_static import fused_operators
 from .nets import Attention, ConvNet, Recurrent, Residual, accuracy, compressed, context, fingerprint, signals
 
 
