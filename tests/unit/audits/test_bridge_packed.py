@@ -169,7 +169,7 @@ def test_the_networks_are_of_the_kinds_that_they_stand_for(name: str) -> None:
     assert network_kind(onnx.load_from_string(prepared(name))) == KINDS[name]
 
 
-@pytest.mark.parametrize(("name", "steps"), recipes())
+@pytest.mark.parametrize(("name", "steps"), list(recipes()))
 def test_a_packed_variant_is_translated_with_parity_and_a_gradient(name: str, steps: Steps) -> None:
     variant = pack(name, steps)
     if variant is None:
