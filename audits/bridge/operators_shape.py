@@ -97,17 +97,19 @@ def gather(call: Call) -> Tensor:
 
 @shape_operators.register("Slice")
 def cut(call: Call) -> Tensor:
-    """Ranges along axes, forward steps only."""
+    """Ranges along axes, forwards or backwards."""
     x = call.tensor(0)
     starts, ends = call.integers(1, "starts") or [], call.integers(2, "ends") or []
     axes = call.integers(3, "axes") or list(range(len(starts)))
     steps = call.integers(4, "steps") or [1] * len(starts)
-    if min(steps, default=1) < 1:
-        raise call.unsupported("a negative step")
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        window = [slice(None)] * x.dim()
-        window[axis] = slice(start, end, step)
-        x = x[tuple(window)]
+        if step > 0:
+            window = [slice(None)] * x.dim()
+            window[axis] = slice(start, end, step)
+            x = x[tuple(window)]
+        else:
+            picked = range(*slice(start, end, step).indices(x.shape[axis]))
+            x = torch.index_select(x, axis, torch.tensor(picked, dtype=torch.int64))
     return x
 
 

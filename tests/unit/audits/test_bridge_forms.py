@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from audits.bridge.graph import BridgeError, parse_graph
-from audits.bridge.program import TorchProgram
+from audits.bridge.program import TorchProgram, supported_operators
 from audits.bridge.tap import find_tap
 from device_client.inference.session import open_session
 from device_client.inference.walker import check_model
+from tests.architecture.project import ROOT
 from tests.unit.audits.test_bridge import IMAGE, SIGNAL, VECTOR, constant, node, weight
 
 RNG = np.random.default_rng(3)
@@ -98,6 +100,11 @@ FORMS: dict[str, Graph] = {
         VECTOR,
         [helper.make_node("Pow", ["x", "two"], ["s"]), *node("Sqrt", ["s"])],
         [constant("two", 2.0, np.float32)],
+    ),
+    "slice backwards": (
+        VECTOR,
+        node("Slice", ["x", "s", "e", "a", "t"]),
+        [constant("s", [-2]), constant("e", [-(2**63)]), constant("a", [1]), constant("t", [-3])],
     ),
     "split": (
         VECTOR,
@@ -260,6 +267,66 @@ FORMS: dict[str, Graph] = {
         [constant("flat", [-1, 8]), integers("w", 8, 3), constant("back", [-1, 5, 3])],
     ),
 }
+ONE_INPUT = {
+    **{op: {} for op in ("Sin", "Cos", "Reciprocal", "Softsign", "Mish", "Abs", "Neg", "Exp", "Softplus", "Erf", "Identity")},
+    "Gelu": {"approximate": "tanh"},
+    "ReduceMin": {"keepdims": 0},
+    "ReduceL2": {"keepdims": 1},
+    "ReduceSumSquare": {"keepdims": 1},
+}
+FORMS |= {
+    f"{op} alone": (VECTOR, [*node(op, ["x", "last"] if op.startswith("Reduce") else ["x"], **more)], [constant("last", [1])])
+    for op, more in ONE_INPUT.items()
+}
+FORMS |= {
+    f"{op} as a mask": (
+        VECTOR,
+        [helper.make_node(op, ["x", "half"], ["c"]), *node("Cast", ["c"], to=TensorProto.FLOAT)],
+        [constant("half", 0.5, np.float32)],
+    )
+    for op in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+}
+FORMS |= {
+    "masks joined": (
+        VECTOR,
+        [
+            helper.make_node("Less", ["x", "half"], ["a"]),
+            helper.make_node("IsNaN", ["x"], ["nan"]),
+            helper.make_node("Not", ["nan"], ["b"]),
+            helper.make_node("And", ["a", "b"], ["c"]),
+            helper.make_node("Or", ["c", "nan"], ["d"]),
+            *node("Cast", ["d"], to=TensorProto.FLOAT),
+        ],
+        [constant("half", 0.5, np.float32)],
+    ),
+    "causal mask by an exporter": (
+        [None, 5, 5],
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["full"], value=constant("", [-3.0], np.float32)),
+            helper.make_node("Trilu", ["full", "one"], ["upper"]),
+            *node("Add", ["x", "upper"]),
+        ],
+        [constant("size", [5, 5]), constant("one", 1)],
+    ),
+    "positions counted and repeated": (
+        [None, 5, 8],
+        [
+            helper.make_node("Range", ["zero", "five", "one"], ["r"]),
+            helper.make_node("Unsqueeze", ["r", "last"], ["column"]),
+            helper.make_node("Tile", ["column", "times"], ["t"]),
+            *node("Add", ["x", "t"]),
+        ],
+        [
+            constant("zero", 0, np.float32),
+            constant("five", 5, np.float32),
+            constant("one", 1, np.float32),
+            constant("last", [1]),
+            constant("times", [1, 8]),
+        ],
+    ),
+    "channels into pixels": ([None, 8, 3, 2], node("DepthToSpace", ["x"], blocksize=2), []),
+    "channels into pixels, by columns": ([None, 8, 3, 2], node("DepthToSpace", ["x"], blocksize=2, mode="CRD"), []),
+}
 TAKES_ROUNDING_OF_ONE_STEP = {"product in the short form", "convolution in the short form"}
 
 
@@ -311,6 +378,12 @@ def test_a_form_of_a_whole_batch_computes_what_the_runtime_computes_for_each_rec
         assert (gaps > 1e-4).mean() < 0.01
     else:
         assert gaps.max() <= 1e-5 * largest
+
+
+def test_the_document_names_every_operator_of_the_bridge_and_no_other() -> None:
+    section = (ROOT / "docs/audit-method.md").read_text().split("## Operators")[1].split("\n## ")[0]
+    named = set(re.findall(r"`([A-Z][A-Za-z0-9]+)`", section))
+    assert named == supported_operators() | {"Constant", "QLinearConv", "QLinearMatMul", "MatMulNBits"}
 
 
 @pytest.mark.parametrize("bits", [4, 8])
