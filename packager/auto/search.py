@@ -126,7 +126,8 @@ class _Run:
     ) -> None:
         self._original, self._context, self._plan, self._allowed = original, context, plan, allowed_drop
         self._clock, self._begun, self._shown, self._advance = clock, clock(), 0, advance
-        self._seconds = plan.seconds_for(len(original.data))
+        self._trains = plan.train and original.module is not None and context.train is not None
+        self._seconds = plan.seconds_for(len(original.data), trains=self._trains)
         self._encodings = encodings
         self._workshop = Workshop(original, context, cache)
         self._judge = judge
@@ -141,8 +142,7 @@ class _Run:
 
     def first(self) -> Iterator[Chain]:
         """The planned chains."""
-        trains = self._plan.train and self._original.module is not None and self._context.train is not None
-        yield from first_wave(self._original.data, context=self._context, trains=trains, classes=self._plan.classes)
+        yield from first_wave(self._original.data, context=self._context, trains=self._trains, classes=self._plan.classes)
 
     def repair(self) -> Iterator[Chain]:
         """Where small chains miss the budget, or are slow: the same with less in INT8."""
