@@ -36,7 +36,8 @@ from packager.metrics import Z95
 from packager.ptq.saturation import is_saturation_safe
 from packager.ptq.sensitivity import NodeSensitivity, sensitivity
 from packager.ptq.static import Int8Static
-from packager.technique import Compressed, TechniqueContext
+from packager.ptq.weight_only import WeightOnly
+from packager.technique import Compressed, TechniqueContext, TechniqueStep
 
 logger = logging.getLogger(__name__)
 
@@ -160,10 +161,14 @@ class _Run:
             for trial in self._ranking(kind)[:_MAX_FOLLOWED]:
                 yield from coarser(trial)
 
-    def _sensitivity(self, before: Chain, config: Int8Static) -> Sequence[NodeSensitivity]:
+    def _sensitivity(self, before: Chain, step: TechniqueStep) -> Sequence[NodeSensitivity]:
         model = self._workshop.make(before).model
         try:
-            return () if model is None else sensitivity(model.data, config, self._context.calibration)
+            if model is None:
+                return ()
+            if isinstance(step.config, WeightOnly):
+                return sensitivity(model.data, Int8Static(), self._context.calibration, weight_bits=step.config.bits)
+            return sensitivity(model.data, step.config, self._context.calibration)
         except SealiftError as e:
             logger.info("no sensitivity table: %s", e)
             return ()
