@@ -34,7 +34,7 @@ PEERS_COUNTED = "onnxruntime static"
 MAX_HALF_WIDTH = 0.03
 _ROUNDS, _MAX_ROUNDS = 30, 480
 _PACK_TIMEOUT_S = 1800
-_EMULATED_ROWS = 64
+_EMULATED_ROWS, _LEAST_EMULATED_ROWS, _EMULATED_MS = 64, 8, 150
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def emulated_loss(row: Row, runner: Runner) -> float:
     """
     if row.ours.data is None:
         raise RuntimeError("nothing was packed")
-    rows = min(_EMULATED_ROWS, len(row.judge.test))
+    rows = min(emulated_rows(row.ours.latency), len(row.judge.test))
     picked = np.linspace(0, len(row.judge.test) - 1, rows).astype(np.int64)
     test = row.judge.test.take(picked)
     reference = {name: array[picked] for name, array in row.judge.reference.items()}
@@ -164,6 +164,13 @@ def emulated_loss(row: Row, runner: Runner) -> float:
         for each in (NATIVE, runner)
     ]
     return drops[1] - drops[0]
+
+
+def emulated_rows(latency: LatencyRatio | None) -> int:
+    """Rows for the emulator, which is a thousand times slower than what it runs on: fewer of a slow model."""
+    if latency is None or latency.original_ms <= 0:
+        return _EMULATED_ROWS
+    return min(_EMULATED_ROWS, max(_LEAST_EMULATED_ROWS, round(_EMULATED_MS / latency.original_ms)))
 
 
 def settled_ratio(original: bytes, variant: bytes, feeds: Mapping[str, NDArray[Any]]) -> LatencyRatio:

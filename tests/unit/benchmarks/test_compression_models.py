@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.compression_masks import _questions
-from benchmarks.compression_models import CASES, patches, resnet8
+from benchmarks.compression_models import CASES, patches, resnet8, without_copies
 from benchmarks.compression_runtime import NATIVE
 from tests.unit.packager.models import mlp
 
@@ -48,6 +48,22 @@ def test_the_rows_of_every_model_fit_its_inputs_and_have_all_parts(case, data_di
     assert set(arrays) - {"y", "groups", "split"} == inputs
     assert set(arrays["split"].tolist()) == {"calibration", "validation", "test"}
     assert len({len(array) for array in arrays.values()}) == 1
+
+
+def test_a_row_that_equals_a_test_row_leaves_the_other_parts_and_test_rows_all_stay() -> None:
+    x, split = np.array([[1], [2], [1], [3], [3], [2]]), np.array(["calibration", "test", "test", "test", "test", "validation"])
+    assert without_copies(x, split).tolist() == [False, True, True, True, True, False]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_no_row_of_any_model_is_in_two_parts(case, data_dir: Path) -> None:  # type: ignore[no-untyped-def]
+    arrays = case.rows(data_dir)
+    names = [name for name in arrays if name not in ("y", "groups", "split")]
+    first: dict[bytes, str] = {}
+    for row, part in enumerate(arrays["split"].tolist()):
+        assert first.setdefault(b"".join(arrays[name][row].tobytes() for name in names), part) == part
+    if case.id == "kws":
+        assert (arrays["split"] == "test").sum() == 800
 
 
 def test_the_native_runner_gives_every_row_of_every_output() -> None:
