@@ -1,7 +1,9 @@
 # Needs python3 >= 3.11, make and a package index; everything else goes into .venv, made when there is none.
 #
 #   make demo        the whole chain on this machine, then seven attacks on it
-#   make test        the tests, in TEST_JOBS (2) processes; `make test-slow` runs those that take minutes
+#   make test        the tests, in TEST_JOBS (2) processes; minutes
+#   make test-e2e    whole chains of commands: the demo, this README's tour, offline, post-quantum
+#   make test-slow   the tests that take longest
 #   make check       format, lint, types, import rules, documents
 #   make bench       all benchmarks; results in benchmarks/results/ (`make bench-trust` runs one)
 #   make fuzz        fuzzes every parser for FUZZ_SECONDS (600) each; FUZZ_TARGETS chooses
@@ -18,7 +20,7 @@ PYTEST_ARGS ?=
 TEST_JOBS ?= 2
 DEMO_ARGS ?=
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS ?= manifest contract custom channel walker offline attestation role
+FUZZ_TARGETS ?= manifest contract custom channel walker offline attestation role codebook
 FUZZ_JOBS ?= 2
 FAULT_PARTS ?= random power errors kills
 FAULT_JOBS ?= 2
@@ -35,7 +37,7 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow check format bench bench-chain bench-trust bench-device bench-compression fuzz faults mutation lock clean
+.PHONY: help install demo test test-e2e test-slow check format bench bench-chain bench-trust bench-device bench-compression fuzz faults mutation lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -61,6 +63,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+
+test-e2e: $(STAMP)
+	$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile -m e2e $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from device_client.bundle.contract import Contract
 from device_client.bundle.digest import Digest
-from device_client.bundle.layout import LayoutDirectory, read_blob
+from device_client.bundle.layout import LayoutDirectory
 from device_client.bundle.verified import verify_bundle
 from device_client.errors import UsageError
 from device_client.inference.walker import CheckedModel, check_model
+from device_client.install.layer_decoder import read_model
 from device_client.limits import DEFAULT_LIMITS, Limits
 
 ORIGINAL = "original"
@@ -71,7 +72,7 @@ def load_bundle(directory: Path, *, limits: Limits = DEFAULT_LIMITS) -> BundleTa
             raise UsageError(
                 "a variant is called 'original'", code="variant_name", where=str(directory), hint="give the variant another id"
             )
-        data = read_blob(layout, variant.model.digest, variant.model.size, where=f"variant {variant.id}")
+        data = read_model(layout, bundle.manifest, variant)
         model = check_model(data, features=contract.features, where=f"variant {variant.id}", limits=limits)
         variants.append(Subject(variant.id, model, _input_range(contract), tuple(contract.features)))
     return BundleTargets(bundle.digest, str(bundle.path), tuple(variants))

@@ -65,7 +65,7 @@ def _is_answered(told: str, named: set[str], passed: set[str]) -> bool:
 
 def _passing(tests: list[str], *, slow: bool) -> set[str]:
     """Those of ``tests`` that pass, each in its own right."""
-    marked = "slow or not slow" if slow else "not slow"
+    marked = "slow or not slow" if slow else "not slow"  # either way those in tests/e2e too
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "-m", marked, *tests],
         cwd=_ROOT,

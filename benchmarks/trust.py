@@ -20,6 +20,7 @@ from tests.conformance.play import as_process
 from tests.conformance.repositories import CASES, play_all
 from tests.fuzz.run import sources_digest
 from tests.fuzz.target import NAMES
+from tests.mutation.run import ROOT
 from tests.mutation.run import digest as mutated_digest
 
 _RANGES = "A01-A17 A21-A24 K01-K05 K07-K13 D06 B01-B09 T01 R01-R09 R11"  # rows of the acceptance list that trust owns
@@ -61,7 +62,7 @@ def _repositories() -> tuple[list[Goal], list[dict[str, Any]]]:
 def _mutation() -> tuple[list[Goal], list[dict[str, Any]]]:
     """T3, from `make mutation`."""
     goal = ("T3", "mutants of trust and policy that the tests kill", ">=", 95.0, "%")
-    found = _kept(RESULTS / "mutation.json", "sources_and_tests_sha256", mutated_digest())
+    found = _kept(RESULTS / "mutation.json", "sources_and_tests_sha256", mutated_digest(ROOT))
     if isinstance(found, str):
         return [_unmeasured(goal, f"{found}; run `make mutation`")], []
     rows = [{"part": "T3", "what": row["module"], "value": f"{row['percent']} % of {row['mutants']}"} for row in found["modules"]]

@@ -19,6 +19,9 @@ RECIPE = """\
 schema = 1
 task = "classification"
 
+[[technique]]
+name = "int8-static"
+
 [budget]
 accuracy_drop = 0.01
 
@@ -76,6 +79,7 @@ def _make_version(shop: Workshop, size: str, version: str) -> Made:
     for stale in (f"bundles/{version}", f"audit/{version}"):  # of a larger size that did not pass
         shutil.rmtree(shop.folder / stale, ignore_errors=True)
     (shop.folder / f"bundles/{version}.measurements.json").unlink(missing_ok=True)
+    (shop.folder / f"bundles/{version}.report.html").unlink(missing_ok=True)
     original = f"models/{size}-{version}.onnx"
     shop.run_module("demo.train", f"--out {original} --seed {_SEEDS[version]} --size {size}")
     counter = FIRST_COUNTER + list(_SEEDS).index(version)

@@ -152,7 +152,8 @@ def _layers(found: Inspection) -> Iterator[str]:
     yield "layers"
     for layer in found.bundle.manifest.layers:
         variant = layer.annotation(media_types.ANNOTATION_VARIANT)
-        name = _LAYER_NAMES[layer.media_type] + (f" {variant}" if variant else "")
+        encoding = layer.annotation(media_types.ANNOTATION_ENCODING)
+        name = _LAYER_NAMES[layer.media_type] + (f" {variant}" if variant else "") + (f", encoded ({encoding})" if encoding else "")
         yield f"  {layer.digest.hex[:16]}  {layer.size:>13,} bytes  {name}"
     yield f"  golden probes: {found.bundle.contract.golden.count}"
 

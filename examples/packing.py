@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_client.bundle.contract import Requires
-from device_client.bundle.digest import Digest
 from device_client.bundle.layout import LayoutDirectory
-from device_client.bundle.media_types import ANNOTATION_VARIANT
 from device_client.bundle.verified import verify_bundle
+from device_client.install.layer_decoder import read_model
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACK_TIMEOUT_S = 900
@@ -73,27 +72,9 @@ def read_packed(bundle: Path, answer: dict[str, Any]) -> Packed:
     named = layout.manifest_descriptor()
     verified = verify_bundle(layout, named.digest, manifest_size=named.size, closed=True)
     variant = verified.contract.variants[0]
-    layer = next(item for item in verified.manifest.layers if dict(item.annotations).get(ANNOTATION_VARIANT) == variant.id)
-    with layout.open_blob(layer.digest) as stream:
-        stored = stream.read(layer.size + 1)
-    model = decode(stored, digest=variant.model.digest)
-    return Packed(bundle, answer, model, len(stored), variant.requires)
-
-
-def decode(stored: bytes, *, digest: Digest) -> bytes:
-    """A layer's bytes as the runtime gets them: stored plain, or zstd-encoded.
-
-    Raises:
-        RuntimeError: neither gives the digest that the contract names.
-    """
-    if Digest.of(stored) == digest:
-        return stored
-    import zstandard
-
-    plain = zstandard.ZstdDecompressor().decompress(stored, max_output_size=64 * 1024 * 1024)
-    if Digest.of(plain) != digest:
-        raise RuntimeError("the layer does not decode to the model that the contract names")
-    return plain
+    layer = verified.manifest.layer(variant.layer)
+    model = read_model(layout, verified.manifest, variant)
+    return Packed(bundle, answer, model, layer.size, variant.requires)
 
 
 def write_rows(path: Path, **arrays: NDArray[Any]) -> Path:

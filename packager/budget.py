@@ -40,11 +40,12 @@ class BudgetResult:
 def judge_drop(drop: Estimate, *, allowed_drop: float, samples_needed: int | None) -> BudgetResult:
     """Compares the interval of the drop with the budget.
 
-    Met if the whole interval is within the budget, missed if none of it is, unproven between.
+    Met if the whole interval is within the budget, missed if none of it is, unproven between. An interval that is not a number
+    is missed: nothing was shown.
     """
     if drop.high <= allowed_drop:
         return BudgetResult(BudgetVerdict.MET, allowed_drop, None)
-    if drop.low > allowed_drop:
+    if not drop.low <= allowed_drop:
         return BudgetResult(BudgetVerdict.MISSED, allowed_drop, None)
     return BudgetResult(BudgetVerdict.UNPROVEN, allowed_drop, samples_needed)
 

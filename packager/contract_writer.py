@@ -6,8 +6,10 @@ from device_client.bundle.contract import Contract, Expected, Golden, Lineage, M
 from device_client.bundle.digest import Digest
 from device_client.inference.walker import CheckedModel
 from packager.facts import Candidate, PackFacts
-from packager.footprint import peak_ram_bytes
-from packager.quantise import is_saturation_safe
+from packager.features import features_of_all
+from packager.footprint import process_bytes
+from packager.measure.workload import Workload, count_workload
+from packager.ptq.saturation import is_saturation_safe
 from packager.tensors import describe_tensors
 from packager.tools import tool_versions
 
@@ -26,25 +28,40 @@ def build_contract(facts: PackFacts) -> Contract:
         inputs=facts.inputs,
         outputs=describe_tensors(loaded.model.outputs, recipe.outputs, kind="outputs"),
         preprocessing=recipe.preprocessing,
-        variants=tuple(_variant(candidate) for candidate in facts.shipped),
+        variants=tuple(
+            _variant(candidate, facts.stored(candidate).digest, facts.workloads[candidate.id]) for candidate in facts.shipped
+        ),
         golden=Golden(Digest.of(facts.golden.data), facts.golden.count, facts.golden.tolerances),
         budget=recipe.budget,
         lineage=Lineage(loaded.source_digest, recipe.digest(), facts.parts.digests(), tool_versions(loaded.tools)),
+        features=tuple(sorted({*features_of_all(item.model for item in facts.shipped), *_encoding_features(facts)})),
     )
 
 
-def requirements(model: CheckedModel) -> Requires:
-    """What a device must have, read from the bytes: weights that could saturate need the instructions that do not."""
+def requirements(model: CheckedModel, workload: Workload | None = None) -> Requires:
+    """What a device must have, read from the bytes: weights that could saturate need the instructions that do not.
+
+    Args:
+        model: the variant.
+        workload: of the model, where it was counted already (with an example of its dynamic axes).
+    """
     safe = is_saturation_safe(model.data)
     return Requires(
         arch=() if safe else ("x86_64",),
         cpu_features=() if safe else ("avx512_vnni",),
-        ram_bytes=peak_ram_bytes(model.data),
+        ram_bytes=process_bytes(workload or count_workload(model.data)),
         providers=(PROVIDER,),
     )
 
 
-def _variant(candidate: Candidate) -> Variant:
+def _encoding_features(facts: PackFacts) -> tuple[str, ...]:
+    """What a reader must decode."""
+    return tuple(
+        sorted({f"encoding:{name}" for candidate in facts.shipped if (name := facts.stored(candidate).encoding) is not None})
+    )
+
+
+def _variant(candidate: Candidate, layer: Digest, workload: Workload) -> Variant:
     estimate = candidate.evaluation.estimate
     return Variant(
         id=candidate.id,
@@ -52,8 +69,8 @@ def _variant(candidate: Candidate) -> Variant:
         format="onnx",
         opset=candidate.model.opset,
         precision=candidate.precision,
-        layer=candidate.model.digest,
+        layer=layer,
         model=ModelRef(candidate.model.digest, candidate.size_bytes),
-        requires=requirements(candidate.model),
+        requires=requirements(candidate.model, workload),
         expected=Expected(candidate.evaluation.metric, round(estimate.value, 6), (round(estimate.low, 6), round(estimate.high, 6))),
     )

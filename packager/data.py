@@ -2,7 +2,10 @@
 
 One array per model input (``x`` where there is one input), as the model gets them; optional ``y`` (labels or
 targets), ``groups`` (subject or engine ids, never split across parts) and ``split`` (``calibration``, ``validation``,
-``test``). Dividing into parts is ``split.py``.
+``test``, ``train``). Dividing into parts is ``split.py``, what to do without data is ``synthetic.py``.
+
+An input without a batch axis of its own (a scalar, or the state of a recurrent network, whose first axis is the layer)
+has one whole tensor per row, so its array has one axis more than the input; ``feed.py`` makes runs of it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from device_client.bundle.digest import Digest
 from device_client.entrypoint import is_entry_point, load_entry_point
 from device_client.errors import UsageError
 from device_client.inference.walker import ValueSpec
+from packager.feed import row_shape
 
 Array = NDArray[Any]
 RESERVED = ("y", "groups", "split")
@@ -50,6 +54,20 @@ class Dataset:
             None if self.labels is None else self.labels[rows],
             None if self.groups is None else self.groups[rows],
             None if self.split is None else self.split[rows],
+            self.where,
+        )
+
+    def join(self, other: Dataset) -> Dataset:
+        """These rows, then the other's, which come from the same source."""
+
+        def both(mine: Array | None, others: Array | None) -> Array | None:
+            return None if mine is None or others is None else np.concatenate([mine, others])
+
+        return Dataset(
+            {name: np.concatenate([array, other.inputs[name]]) for name, array in self.inputs.items()},
+            both(self.labels, other.labels),
+            both(self.groups, other.groups),
+            both(self.split, other.split),
             self.where,
         )
 
@@ -162,6 +180,8 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
             raise UsageError(
                 f"'{name}' must be one string or integer per row", code="data_type", where=where, actual=_describe(arrays[name])
             )
+    if "y" in arrays and arrays["y"].dtype.kind not in "fiub":
+        raise UsageError("wrong type of 'y'", code="data_type", where=where, expected="numbers", actual=_describe(arrays["y"]))
     return Dataset(
         {spec.name: _fit(arrays[spec.name], spec, where=where) for spec in inputs},
         _finite(arrays["y"], "y", where=where) if "y" in arrays else None,
@@ -173,16 +193,16 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
 
 def _fit(array: Array, spec: ValueSpec, *, where: str) -> Array:
     """The array in the input's dtype, if that loses nothing but float precision, and in its shape."""
-    shape = spec.shape or ()
-    fits = len(shape) == array.ndim and all(
-        not isinstance(want, int) or want == have for want, have in zip(shape[1:], array.shape[1:], strict=True)
+    shape = row_shape(spec)
+    fits = len(shape) + 1 == array.ndim and all(
+        have > 0 and (not isinstance(want, int) or want == have) for want, have in zip(shape, array.shape[1:], strict=True)
     )
     if not fits:
         raise UsageError(
             f"wrong shape of '{spec.name}'",
             code="data_shape",
             where=where,
-            expected=f"(rows, {', '.join(str(size or '?') for size in shape[1:])})",
+            expected=f"(rows, {', '.join(str(size or '?') for size in shape)})",
             actual=array.shape,
             hint="give the array exactly as the model gets it, with one row per sample",
         )

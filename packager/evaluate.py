@@ -1,40 +1,46 @@
-"""Judges each variant against the original on the test part, through the device's own runtime, at the bytes that ship.
+"""Judges variants against the original on the same rows, through the device's own runtime, at the bytes that ship.
 
-Which metric follows from the task and the data: ``accuracy`` (labels), ``agreement`` (top-1 equals the original's),
-``r2`` (targets), ``fidelity`` (share of the original's output variance reproduced). The last one serves where nothing
-better is known; the report always names the metric.
+    reference = run_rows(original, test)
+    judge = make_judge(reference, test, task="auto", seed=0, where="data.npz")
+    judge.estimate()                                                    # the original's own figure
+    judge.evaluate(run_rows(variant, test), allowed_drop=0.005)         # figure, paired drop, verdict
+    judge.point(outputs)                                                # the drop alone, for a search
+
+Which metric follows from the task and the data is decided in ``tasks/choose.py``; the report always names the metric and what
+its drop is in. Cost of an evaluation: one pass over the outputs and one over the resamples, which are drawn once per judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_client.errors import UsageError
-from device_client.inference.session import Session, open_session
-from device_client.inference.walker import CheckedModel
 from packager.budget import BudgetResult, judge_drop
 from packager.data import Dataset
-from packager.metrics import Estimate, Scores, correct_scores, drop_interval, fit_scores, mean_interval, samples_needed
+from packager.intervals import Measured, drop_interval, figure_interval, measure, samples_needed
+from packager.metrics import Estimate
+from packager.resampling import Resampler
+from packager.row_runner import BATCH_ROWS, run_rows
+from packager.tasks.choose import choose
+from packager.tasks.metric import Metric, Outputs
+from packager.tasks.ranking import Ranking
 
-BATCH_ROWS = 128
+__all__ = ["BATCH_ROWS", "Evaluation", "Judge", "make_judge", "run_rows"]
+
 _RESAMPLING_STREAM = 0x5EA1  # so that intervals do not reuse the numbers of the split
-
-Outputs = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One variant's figures. ``drop`` is original minus variant, paired by row."""
+    """One variant's figures. ``drop`` is the loss against the original, paired by row, in ``unit``."""
 
     metric: str
     estimate: Estimate
     drop: Estimate
     budget: BudgetResult
+    unit: str = "points"
 
     def to_json(self) -> dict[str, object]:
         """As it stands in the report."""
@@ -42,137 +48,113 @@ class Evaluation:
             "metric": self.metric,
             "how": "measured",
             "test": self.estimate.to_json(),
-            "drop": self.drop.to_json(),
+            "drop": {**self.drop.to_json(), "unit": self.unit},
             "budget": self.budget.to_json(),
         }
 
 
 @dataclass(frozen=True)
-class Metric:
-    """How rows are scored. ``binary``: scores are 0 or 1. ``relative``: against the original's outputs, not labels."""
-
-    name: str
-    score: Callable[[NDArray[Any], NDArray[Any]], Scores]
-    binary: bool
-    relative: bool
-
-
-ACCURACY = Metric("accuracy", correct_scores, binary=True, relative=False)
-AGREEMENT = Metric(
-    "agreement", lambda outputs, reference: correct_scores(outputs, reference.argmax(axis=1)), binary=True, relative=True
-)
-R2 = Metric("r2", lambda outputs, targets: fit_scores(outputs, targets.reshape(outputs.shape)), binary=False, relative=False)
-FIDELITY = Metric("fidelity", fit_scores, binary=False, relative=True)
-
-
-@dataclass(frozen=True)
 class Judge:
-    """The original's outputs on the test part, and the metric that variants are judged by."""
+    """The original's outputs on some rows, and the metric that variants are judged by."""
 
     metric: Metric
     task: str
     test: Dataset
     reference: Outputs
-    truth: NDArray[Any]
-    scores: Scores
-    output: str
-    seed: int
+    original: Measured
+    resampler: Resampler
 
     def estimate(self) -> Estimate:
         """The original's own figure."""
-        if self.metric.relative:
-            return Estimate(1.0, 1.0, 1.0, len(self.scores), "by definition: it is what variants are compared with")
-        return mean_interval(self.scores, binary=self.metric.binary, groups=self.test.groups, rng=self._rng())
+        if self.metric.to_original:
+            return Estimate(1.0, 1.0, 1.0, len(self.test), "by definition: it is what variants are compared with")
+        return figure_interval(self.metric.statistic, self.original, self.resampler)
+
+    def point(self, outputs: Outputs) -> float:
+        """The drop without an interval: what a search compares. 1.0, or more, for outputs that are broken."""
+        if self._flaw(outputs) is not None:
+            return 1.0
+        if self._is_same(outputs):
+            return 0.0
+        return float(self.metric.loss(self.original.value, self.metric.statistic.value(self.metric.score(outputs))))
 
     def evaluate(self, outputs: Outputs, *, allowed_drop: float) -> Evaluation:
-        """Scores a variant's outputs on the same rows."""
-        binary, groups = self.metric.binary, self.test.groups
-        if all(np.array_equal(outputs[name], self.reference[name]) for name in self.reference):
-            scores, estimate = self.scores, self.estimate()
-            drop = Estimate(0.0, 0.0, 0.0, len(scores), "outputs identical to the original's")
-        else:
-            scores = self.metric.score(outputs[self.output], self.truth)
-            estimate = mean_interval(scores, binary=binary, groups=groups, rng=self._rng())
-            drop = drop_interval(self.scores, scores, binary=binary, groups=groups, rng=self._rng())
-        needed = samples_needed(self.scores, scores, allowed_drop=allowed_drop)
-        return Evaluation(self.metric.name, estimate, drop, judge_drop(drop, allowed_drop=allowed_drop, samples_needed=needed))
+        """Scores a variant's outputs on the same rows.
 
-    def _rng(self) -> np.random.Generator:
-        return np.random.default_rng([self.seed, _RESAMPLING_STREAM])
+        Outputs of another shape, not numbers, or infinite where the original's are not, are the worst there can be: a drop of
+        1.0 and a verdict of missed, whatever the metric would make of the other rows.
+        """
+        metric, rows = self.metric, len(self.test)
+        flaw = self._flaw(outputs)
+        if flaw is not None:
+            lost = Estimate(1.0, 1.0, 1.0, rows, flaw)
+            none = self.original.value if not metric.higher_is_better else 0.0
+            return self._evaluation(Estimate(none, none, none, rows, flaw), lost, allowed_drop=allowed_drop, needed=None)
+        if self._is_same(outputs):
+            same = Estimate(0.0, 0.0, 0.0, rows, "outputs identical to the original's")
+            return self._evaluation(self.estimate(), same, allowed_drop=allowed_drop, needed=None)
+        variant = measure(metric.statistic, metric.score(outputs), self.resampler)
+        drop = drop_interval(metric, self.original, variant, self.resampler)
+        needed = samples_needed(metric, self.original, variant, drop, self.resampler, allowed_drop=allowed_drop)
+        estimate = figure_interval(metric.statistic, variant, self.resampler)
+        return self._evaluation(estimate, drop, allowed_drop=allowed_drop, needed=needed)
+
+    def _evaluation(self, estimate: Estimate, drop: Estimate, *, allowed_drop: float, needed: int | None) -> Evaluation:
+        verdict = judge_drop(drop, allowed_drop=allowed_drop, samples_needed=needed)
+        return Evaluation(self.metric.name, estimate, drop, verdict, self.metric.unit.value)
+
+    def _is_same(self, outputs: Outputs) -> bool:
+        return all(name in outputs and np.array_equal(outputs[name], array) for name, array in self.reference.items())
+
+    def _flaw(self, outputs: Outputs) -> str | None:
+        """What makes outputs unfit for any metric, or ``None``."""
+        for name in self.metric.outputs:
+            wanted = self.reference[name]
+            found = outputs.get(name)
+            if found is None or found.shape != wanted.shape:
+                return f"output {name} is missing or has another shape"
+            if found.dtype.kind == "f" and bool((~np.isfinite(found) & (np.isnan(found) | np.isfinite(wanted))).any()):
+                return f"output {name} is not finite on some row"
+        return None
 
 
-def make_judge(reference: Outputs, test: Dataset, *, task: str, seed: int, where: str) -> Judge:
+def make_judge(
+    reference: Outputs, test: Dataset, *, task: str, seed: int, where: str, metric: str = "auto", output: str = ""
+) -> Judge:
     """Chooses the metric and scores the original.
 
     Args:
         reference: the original's outputs on ``test``.
-        test: the test part.
-        task: ``classification``, ``regression``, or ``auto``: classification where ``y`` holds one integer per row and
-            the first output one score per class, else regression.
+        test: the rows to judge on.
+        task: one of ``TASKS``; ``auto`` follows from labels and outputs.
         seed: of the resampling.
         where: the data's name, for errors.
+        metric: one of the task's metrics, or ``auto``.
+        output: which output counts; empty: the first that fits.
 
     Raises:
-        UsageError: labels that do not fit the task or the output.
+        UsageError: labels, outputs or metric do not fit the task, or the original is no better than chance at ranking.
     """
-    name, values = next(iter(reference.items()))
-    labels = test.labels
-    is_scores = values.ndim == 2 and values.shape[1] > 1
-    is_labels = labels is not None and labels.ndim == 1 and labels.dtype.kind in "iub"
-    if task == "auto":
-        task = "classification" if is_scores and is_labels else "regression"
-    if task == "classification":
-        if not is_scores:
-            raise UsageError(
-                "classification needs one score per class",
-                code="task_output",
-                where=f"output {name}",
-                expected="(rows, classes)",
-                actual=values.shape,
-                hint='set task = "regression" in the recipe',
-            )
-        metric = AGREEMENT if labels is None else ACCURACY
-        if labels is not None:
-            _check_labels(labels, classes=values.shape[1], where=where)
-    else:
-        metric = FIDELITY if labels is None else R2
-        if labels is not None and labels.reshape(len(labels), -1).shape != values.reshape(len(values), -1).shape:
-            raise UsageError(
-                "targets do not have the shape of the model's output",
-                code="task_labels",
-                where=where,
-                expected=values.shape,
-                actual=labels.shape,
-                hint="leave y out to compare with the original's outputs",
-            )
-    truth = values if labels is None else labels
-    return Judge(metric, task, test, reference, truth, metric.score(values, truth), name, seed)
+    choice = choose(reference, test, task=task, metric=metric, output=output, where=where)
+    resampler = Resampler(len(test), groups=test.groups, seed=[seed, _RESAMPLING_STREAM])
+    original = measure(choice.metric.statistic, choice.metric.score(reference), resampler)
+    judge = Judge(choice.metric, choice.task, test, reference, original, resampler)
+    _refuse_reversed(judge, where=where)
+    return judge
 
 
-def run_rows(model: CheckedModel, data: Dataset, *, advance: Callable[[int], None] | None = None) -> dict[str, NDArray[Any]]:
-    """All outputs for all rows, in the device's runtime, one thread; in batches where the model allows it."""
-    with open_session(model) as session:
-        batch = batch_rows(session)
-        parts: list[dict[str, NDArray[Any]]] = []
-        for start in range(0, len(data), batch):
-            parts.append(session.run({name: array[start : start + batch] for name, array in data.inputs.items()}))
-            if advance is not None:
-                advance(len(next(iter(data.inputs.values()))[start : start + batch]))
-    return {name: np.concatenate([np.atleast_1d(part[name]) for part in parts]) for name in parts[0]}
-
-
-def batch_rows(session: Session) -> int:
-    """Rows per run: ``BATCH_ROWS`` where every input's first axis is dynamic, else one."""
-    fixed = any(isinstance((spec.shape or (1,))[0], int) for spec in session.inputs)
-    return 1 if fixed else BATCH_ROWS
-
-
-def _check_labels(labels: NDArray[Any], *, classes: int, where: str) -> None:
-    if labels.ndim != 1 or labels.dtype.kind not in "iub" or labels.min() < 0 or labels.max() >= classes:
+def _refuse_reversed(judge: Judge, *, where: str) -> None:
+    """A score that ranks the wrong way round would call every ruined variant an improvement."""
+    statistic, scores = judge.metric.statistic, judge.original.scores
+    if not isinstance(statistic, Ranking):
+        return
+    area = Ranking(statistic.positive, precision=False).value(scores)
+    if area < 0.5:
         raise UsageError(
-            "labels do not fit the model's classes",
-            code="task_labels",
+            "the scores rank rows of class 0 above those of class 1",
+            code="task_reversed",
             where=where,
-            expected=f"one integer in 0..{classes - 1} per row",
-            actual=f"{labels.dtype} {labels.shape}" + (f", {labels.min()}..{labels.max()}" if labels.dtype.kind in "iub" else ""),
+            expected="higher scores for y = 1; an area under the ROC curve of at least 0.5",
+            actual=f"{area:.4f}",
+            hint="swap 0 and 1 in y, or give a model that is better than chance",
         )

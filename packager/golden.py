@@ -20,7 +20,8 @@ from device_client.bundle.digest import Digest
 from device_client.errors import FormatError, SelfTestError
 from device_client.inference.golden import GoldenProbes, compare, encode_golden, record
 from device_client.inference.session import open_session
-from device_client.inference.walker import CheckedModel, check_model
+from device_client.inference.walker import CheckedModel
+from packager.features import check_own
 from packager.golden_plan import GoldenPlan
 from packager.mutations import Mutant, make_mutants
 from packager.probe_search import WIDTH, search_steps, seek_probe
@@ -174,7 +175,7 @@ def _grow(
                     break
                 if mutant not in trial.alive:  # a probe found for another one caught it
                     continue
-                with open_session(check_model(mutant.data)) as damaged:
+                with open_session(check_own(mutant.data)) as damaged:
                     found = seek_probe(healthy, damaged, specs, allowed=trial.tolerance.value, steps=steps, rng=rng)
                 trial.searched = steps * WIDTH
                 if found.gap == 0:
@@ -190,7 +191,7 @@ def _grow(
 def _is_caught(mutant: Mutant, probes: Probes, expected: Mapping[str, NDArray[Any]], tolerance: Tolerance) -> bool:
     """True if the device's self-test would refuse the mutant, by its outputs or because it does not run."""
     try:
-        compare(expected, _outputs(check_model(mutant.data), probes), tolerance)
+        compare(expected, _outputs(check_own(mutant.data), probes), tolerance)
     except (SelfTestError, FormatError):
         return True
     return False

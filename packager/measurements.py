@@ -28,7 +28,13 @@ def measurements_path(bundle: Path) -> Path:
 
 
 def write_measurements(
-    bundle: Path, *, manifest: Digest, latency: Mapping[str, Mapping[str, object]], durations_s: Mapping[str, float]
+    bundle: Path,
+    *,
+    manifest: Digest,
+    latency: Mapping[str, Mapping[str, object]],
+    durations_s: Mapping[str, float],
+    search: Mapping[str, object] | None = None,
+    energy: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Path:
     """Writes the file beside the bundle.
 
@@ -37,6 +43,8 @@ def write_measurements(
         manifest: the digest of its manifest.
         latency: per variant id, ``LatencyRatio.to_json()``, or why there is none.
         durations_s: seconds that the steps of packing took.
+        search: how a search went, where there was one.
+        energy: per variant id, ``MeteredPair.to_json()``; left out where nobody looked for a meter.
 
     Raises:
         UsageError: the file exists.
@@ -46,8 +54,9 @@ def write_measurements(
         "manifest": str(manifest),
         "machine": describe_machine(),
         "latency": {variant: dict(reading) for variant, reading in latency.items()},
-        "energy": {"how": "unavailable", "reason": "no power meter is attached"},
+        "energy": {variant: dict(reading) for variant, reading in (energy or {}).items()},
         "durations_s": {name: round(seconds, 3) for name, seconds in durations_s.items()},
+        **({} if search is None else {"search": dict(search)}),
     }
     path = measurements_path(bundle)
     write_new(path, canonical_json(value) + b"\n")

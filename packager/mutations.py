@@ -17,7 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-_HEAVY_AXES = {"Conv": 0, "ConvTranspose": 1}
+_HEAVY_AXES = {"Conv": 0, "ConvTranspose": 1, "QLinearConv": 0}
+_INTEGER_FORMS = {"QLinearConv": (3, 4, 6, 8), "QLinearMatMul": (3, 4, 6, None), "MatMulInteger": (1, None, None, None)}
+"""Positions of the weights, their scale, the output's scale and the bias."""
 _Array = NDArray[Any]
 
 
@@ -85,12 +87,34 @@ def _edits(model: Any, rng: np.random.Generator) -> Iterator[_Edit]:
     """Every single defect worth trying."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     dequantised = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    dequantised.update(_widened(model))
     for node in model.graph.node:
         if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             yield from _layer_edits(node, dequantised, tensors, rng)
+        if node.op_type in _INTEGER_FORMS:
+            yield from _integer_edits(node, tensors, rng)
         # Of a pair only this half is changed: both halves off by the same factor compute nearly the same.
         if node.op_type == "DequantizeLinear" and node.input[0] not in tensors:
             yield from _activation_edits(node, tensors)
+
+
+def _widened(model: Any) -> dict[str, Any]:
+    """Makers of weights that are stored narrower and widened when the file is loaded: a Cast, or a Cast and a Mul."""
+    casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}
+    scaled = {node.output[0]: casts[node.input[0]] for node in model.graph.node if node.op_type == "Mul" and node.input[0] in casts}
+    return {**casts, **scaled}
+
+
+def _integer_edits(node: Any, tensors: dict[str, Any], rng: np.random.Generator) -> Iterator[_Edit]:
+    """Defects of a layer whose operator takes integers."""
+    weights, *scales, bias = _INTEGER_FORMS[node.op_type]
+    for position in scales:
+        if position is not None and node.input[position] in tensors:
+            yield _Edit("scale x1.1", node, position, _times_1_1)
+    if bias is not None and len(node.input) > bias:
+        yield _Edit("bias zeroed", node, bias, np.zeros_like)
+    if weights is not None and node.input[weights] in tensors:
+        yield from _channel_edits(node, node, weights, tensors[node.input[weights]].dims, rng)
 
 
 def _layer_edits(node: Any, dequantised: dict[str, Any], tensors: dict[str, Any], rng: np.random.Generator) -> Iterator[_Edit]:
@@ -100,20 +124,25 @@ def _layer_edits(node: Any, dequantised: dict[str, Any], tensors: dict[str, Any]
         if owner.input[position] not in tensors:
             continue
         # Not for biases: fused kernels take a bias in units of the other two scales and never read its own (measured).
-        if index == 1 and source is not None and source.input[1] in tensors:
+        if index == 1 and source is not None and len(source.input) > 1 and source.input[1] in tensors:
             yield _Edit("scale x1.1", source, 1, _times_1_1)
         if index == 2:
             yield _Edit("bias zeroed", owner, position, np.zeros_like)
             continue
-        if source is None:
+        if source is None or source.op_type == "Cast":
             yield _Edit("weights x1.1", owner, position, _times_1_1)
-        axis, channels = _output_axis(node, tensors[owner.input[position]].dims)
-        for channel in rng.permutation(channels)[:16].tolist():
-            other = (channel + 1) % channels
-            yield _Edit("channel zeroed", owner, position, partial(_on_channel, channel=channel, axis=axis, factor=0))
-            yield _Edit("channel negated", owner, position, partial(_on_channel, channel=channel, axis=axis, factor=-1))
-            if channels > 1:
-                yield _Edit("channels exchanged", owner, position, partial(_exchange, channel=channel, other=other, axis=axis))
+        yield from _channel_edits(node, owner, position, tensors[owner.input[position]].dims, rng)
+
+
+def _channel_edits(node: Any, owner: Any, position: int, dims: Any, rng: np.random.Generator) -> Iterator[_Edit]:
+    """Defects of single output channels of ``node``, whose weights are an input of ``owner``."""
+    axis, channels = _output_axis(node, dims)
+    for channel in rng.permutation(channels)[:16].tolist():
+        other = (channel + 1) % channels
+        yield _Edit("channel zeroed", owner, position, partial(_on_channel, channel=channel, axis=axis, factor=0))
+        yield _Edit("channel negated", owner, position, partial(_on_channel, channel=channel, axis=axis, factor=-1))
+        if channels > 1:
+            yield _Edit("channels exchanged", owner, position, partial(_exchange, channel=channel, other=other, axis=axis))
 
 
 def _activation_edits(node: Any, tensors: dict[str, Any]) -> Iterator[_Edit]:

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,29 +28,38 @@ from device_client.bundle.path import BundlePath
 from device_client.bundle.verified import VerifiedBundle
 from device_client.inference.golden import compare, parse_golden, record
 from device_client.inference.session import open_session
-from device_client.inference.walker import check_model
-from packager.budget import BudgetVerdict
+from packager.auto.cache import TrialCache
+from packager.auto.record import search_json
+from packager.auto.rows import trials_of
 from packager.card import build_card
 from packager.contract_writer import build_contract
-from packager.data import fit_dataset, read_arrays
-from packager.evaluate import Judge, make_judge, run_rows
-from packager.facts import Candidate, PackFacts
+from packager.data import read_arrays
+from packager.evaluate import make_judge, run_rows
+from packager.facts import PackFacts
+from packager.feed import feed_rows
 from packager.golden import GoldenVariant, build_golden
 from packager.latency import MIN_ROUNDS, LatencyRatio, measure_ratio
 from packager.load import LoadedModel, load_model
+from packager.measure.metered_run import MeteredPair, meter_models
+from packager.measure.meters import find_meter
 from packager.measurements import measurements_path, write_measurements
+from packager.parts import make_parts
 from packager.recipe import Recipe
+from packager.recipe_writer import recipe_path, write_recipe
 from packager.reissue import compose_manifest
 from packager.report import build_report
+from packager.report_page.page import page_path, write_page
+from packager.report_page.readings import Readings
 from packager.sbom import build_sbom
-from packager.split import DataParts, split_dataset
-from packager.technique import Compressed, TechniqueContext, apply_technique
+from packager.split import DataParts
+from packager.technique import TechniqueContext
 from packager.tensors import check_ranges, describe_tensors, probe_specs
+from packager.variants import ORIGINAL_ID, make_variants
 from packager.writer import refuse_existing, write_layout
 
 logger = logging.getLogger(__name__)
-ORIGINAL_ID = "fp32"
 _EXAMPLE_ROWS = 2
+_TIMED_ROWS = 16
 
 
 class Progress(Protocol):
@@ -69,25 +78,31 @@ def no_progress(label: str, *, length: int) -> Iterator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class PackRequest:
-    """What to pack, from what, and where to."""
+    """What to pack, from what, and where to. ``data``: ``None`` for made-up inputs."""
 
     model: str
-    data: str
+    data: str | None
     path: BundlePath
     counter: Counter
     out: Path
     recipe: Recipe = field(default_factory=Recipe)
+    cache: TrialCache = field(default_factory=lambda: TrialCache(None))
 
 
 @dataclass(frozen=True)
 class PackResult:
-    """A finished bundle, the facts that its documents are made from, and the clock readings beside it."""
+    """A finished bundle, the facts that its documents are made from, and what lies beside it.
+
+    ``recipe``: the file that repeats what a search chose, ``None`` where there was no search.
+    """
 
     bundle: VerifiedBundle
     out: Path
     facts: PackFacts
     latency: Mapping[str, LatencyRatio]
     measurements: Path
+    page: Path
+    recipe: Path | None
 
 
 def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResult:
@@ -97,21 +112,27 @@ def pack(request: PackRequest, *, progress: Progress = no_progress) -> PackResul
         UsageError: a wrong model, data set or recipe, or a target that exists; nothing was written.
         VerificationError: the model, or the bundle made of it, is one that a device refuses.
     """
-    for target in (request.out, measurements_path(request.out)):
+    beside = (measurements_path(request.out), page_path(request.out), recipe_path(request.out))
+    for target in (request.out, *beside):
         refuse_existing(target)
     clock = _StepClock(progress)
     facts = _gather_facts(request, clock)
     _check_golden(facts)
-    layers, blobs = _layers(facts)
+    with clock.step("store", length=len(facts.shipped)) as advance:
+        layers, blobs = _layers(facts, advance)
     manifest, added = compose_manifest(build_contract(facts), layers)
-    latency = _measure(facts, clock)
+    readings = _measure(facts, clock)
     bundle = write_layout(request.out, blobs={**blobs, **added}, manifest=manifest)
     try:
-        measurements = _write_measurements(request.out, bundle, facts, latency, clock)
+        measurements = _write_measurements(request.out, bundle, facts, readings, clock)
+        page = write_page(request.out, replace(facts, trials=trials_of(facts.search)), readings, manifest=bundle.digest)
+        recipe = None if facts.search is None else write_recipe(request.out, facts.recipe)
     except BaseException:
-        shutil.rmtree(request.out)  # ours, made a moment ago: a bundle without its measurements is half a result
+        shutil.rmtree(request.out)  # ours, made a moment ago: a bundle without what belongs beside it is half a result
+        for path in beside:
+            path.unlink(missing_ok=True)
         raise
-    return PackResult(bundle, request.out, facts, latency, measurements)
+    return PackResult(bundle, request.out, facts, readings.latency, measurements, page, recipe)
 
 
 def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
@@ -124,8 +145,25 @@ def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
         advance(1)
     with clock.step("judge original", length=len(parts.test)) as advance:
         reference = run_rows(loaded.model, parts.test, advance=advance)
-        judge = make_judge(reference, parts.test, task=recipe.task, seed=recipe.seed, where=request.data)
-    candidates = _compress_and_judge(loaded, parts, judge, recipe, clock)
+        judge = make_judge(
+            reference,
+            parts.test,
+            task=recipe.task,
+            seed=recipe.seed,
+            where=parts.test.where,
+            metric=recipe.metric,
+            output=recipe.output,
+        )
+    context = TechniqueContext(
+        calibration=parts.calibration,
+        validation=parts.validation,
+        train=parts.train,
+        task=judge.task,
+        seed=recipe.seed,
+        training=recipe.train,
+    )
+    made = make_variants(loaded, parts.test, judge, context, recipe=recipe, cache=request.cache, step=clock.step)
+    recipe, candidates = made.recipe, made.candidates
     variants = [GoldenVariant(item.id, item.model, item.precision) for item in candidates if item.refused is None]
     with clock.step("golden probes", length=recipe.golden.mutants * len(variants)) as advance:
         golden = build_golden(
@@ -141,8 +179,9 @@ def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
         task=judge.task,
         metric=judge.metric.name,
         original=judge.estimate(),
-        candidates=tuple(candidates),
+        candidates=candidates,
         golden=golden,
+        search=made.search,
     )
 
 
@@ -162,79 +201,27 @@ class _StepClock:
 
 
 def _load(request: PackRequest) -> tuple[LoadedModel, DataParts]:
-    arrays = read_arrays(request.data)
+    arrays = None if request.data is None else read_arrays(request.data)
 
     def example() -> Mapping[str, NDArray[Any]]:
-        return {name: array[:_EXAMPLE_ROWS] for name, array in arrays.items()}
+        return {name: array[:_EXAMPLE_ROWS] for name, array in (arrays or {}).items()}
 
-    plan = request.recipe.data
     loaded = load_model(request.model, seed=request.recipe.seed, example=example)
-    data = fit_dataset(arrays, loaded.model.inputs, where=request.data)
-    parts = split_dataset(
-        data,
-        seed=request.recipe.seed,
-        calibration_share=plan.calibration_share,
-        validation_share=plan.validation_share,
-        max_calibration_rows=plan.max_calibration_rows,
-    )
-    return loaded, parts
+    return loaded, make_parts(arrays, loaded.model, request.recipe, where=request.data or "")
 
 
-def _compress_and_judge(loaded: LoadedModel, parts: DataParts, judge: Judge, recipe: Recipe, clock: _StepClock) -> list[Candidate]:
-    original = Compressed(loaded.model.data, ORIGINAL_ID, module=loaded.module)
-    context = TechniqueContext(
-        calibration=parts.calibration,
-        validation=parts.validation,
-        train=parts.train,
-        task=judge.task,
-        seed=recipe.seed,
-        training=recipe.train,
-    )
-    candidates = []
-    if recipe.techniques:
-        with clock.step("compress", length=len(recipe.techniques)) as advance:
-            model = original
-            for technique in recipe.techniques:
-                model = apply_technique(technique, model, context)
-                advance(1)
-        name = "-".join(technique.name for technique in recipe.techniques)
-        with clock.step(f"judge {name}", length=len(parts.test)) as advance:
-            candidates.append(_judge(name, model, parts, judge, recipe, original=original, advance=advance))
-    if recipe.include_original or all(candidate.refused is not None for candidate in candidates):
-        candidates.append(_judge(ORIGINAL_ID, original, parts, judge, recipe, original=original, advance=None))
-    return candidates
-
-
-def _judge(
-    name: str,
-    model: Compressed,
-    parts: DataParts,
-    judge: Judge,
-    recipe: Recipe,
-    *,
-    original: Compressed,
-    advance: Callable[[int], None] | None,
-) -> Candidate:
-    checked = check_model(model.data)
-    outputs = judge.reference if model is original else run_rows(checked, parts.test, advance=advance)
-    evaluation = judge.evaluate(outputs, allowed_drop=recipe.budget.accuracy_drop)
-    refused = None
-    if len(model.data) > len(original.data):
-        refused = f"larger than the original: {len(model.data)} bytes against {len(original.data)}"
-    elif evaluation.budget.verdict is BudgetVerdict.MISSED:
-        refused = (
-            f"misses the accuracy budget: {evaluation.metric} drops by at least {evaluation.drop.low:.4f}, "
-            f"allowed {recipe.budget.accuracy_drop:g}"
-        )
-    return Candidate(name, checked, model.precision, evaluation, model.evidence, refused)
-
-
-def _layers(facts: PackFacts) -> tuple[tuple[Descriptor, ...], dict[Digest, bytes]]:
-    """All layers but the contract, in the order of the manifest, and their blobs."""
+def _layers(facts: PackFacts, advance: Callable[[int], None]) -> tuple[tuple[Descriptor, ...], dict[Digest, bytes]]:
+    """All layers but the contract, in the order of the manifest, and their blobs. Models are stored as is smallest."""
+    weights = []
+    for item in facts.shipped:
+        stored = facts.stored(item)
+        encoding = () if stored.encoding is None else ((media_types.ANNOTATION_ENCODING, stored.encoding),)
+        weights.append((media_types.WEIGHT, stored.data, (*encoding, (media_types.ANNOTATION_VARIANT, item.id))))
+        advance(1)
     layers = []
     blobs = {}
     for media_type, data, marks in (
-        *((media_types.WEIGHT, item.model.data, ((media_types.ANNOTATION_VARIANT, item.id),)) for item in facts.shipped),
+        *weights,
         (media_types.GOLDEN, facts.golden.data, ()),
         (media_types.DOC, build_card(facts), ()),
         (media_types.SBOM, build_sbom(facts), ()),
@@ -255,23 +242,30 @@ def _check_golden(facts: PackFacts) -> None:
         compare(probes.expected_for(candidate.id), outputs, dict(facts.golden.tolerances)[candidate.id])
 
 
-def _measure(facts: PackFacts, clock: _StepClock) -> dict[str, LatencyRatio]:
+def _measure(facts: PackFacts, clock: _StepClock) -> Readings:
+    """Latency and, where the machine has a meter, energy of what ships against the original."""
     rounds = facts.recipe.latency.rounds
     compressed = [candidate for candidate in facts.shipped if candidate.id != ORIGINAL_ID]
     if rounds < MIN_ROUNDS or not compressed:
-        return {}
-    feeds = {name: array[:1] for name, array in facts.parts.test.inputs.items()}
-    measured = {}
+        return Readings({}, {})
+    rows = range(min(_TIMED_ROWS, len(facts.parts.test)))
+    feeds = [feed_rows(facts.loaded.model.inputs, facts.parts.test.inputs, start=row) for row in rows]
+    meter = find_meter()
+    latency: dict[str, LatencyRatio] = {}
+    energy: dict[str, MeteredPair] = {}
     with clock.step("latency", length=len(compressed)) as advance:
         for candidate in compressed:
-            measured[candidate.id] = measure_ratio(facts.loaded.model, candidate.model, feeds, rounds=rounds)
+            latency[candidate.id] = measure_ratio(facts.loaded.model, candidate.model, feeds, rounds=rounds)
+            energy[candidate.id] = meter_models(facts.loaded.model, candidate.model, feeds, meter=meter)
             advance(1)
-    return measured
+    return Readings(latency, energy)
 
 
-def _write_measurements(
-    out: Path, bundle: VerifiedBundle, facts: PackFacts, latency: Mapping[str, LatencyRatio], clock: _StepClock
-) -> Path:
+def _write_measurements(out: Path, bundle: VerifiedBundle, facts: PackFacts, readings: Readings, clock: _StepClock) -> Path:
     skipped = {"how": "unavailable", "reason": f"it is the original, or latency.rounds is below {MIN_ROUNDS} in the recipe"}
-    readings = {item.id: latency[item.id].to_json() if item.id in latency else skipped for item in facts.shipped}
-    return write_measurements(out, manifest=bundle.digest, latency=readings, durations_s=clock.durations_s)
+    latency = {item.id: readings.latency[item.id].to_json() if item.id in readings.latency else skipped for item in facts.shipped}
+    energy = {variant: pair.to_json() for variant, pair in readings.energy.items()}
+    search = None if facts.search is None else search_json(facts.search)
+    return write_measurements(
+        out, manifest=bundle.digest, latency=latency, energy=energy, durations_s=clock.durations_s, search=search
+    )

@@ -11,7 +11,11 @@ import hashlib
 from device_client.bundle.digest import Digest
 from device_client.bundle.strict_json import canonical_json
 from packager.facts import Candidate, PackFacts
+from packager.measure.device_model import model_all
+from packager.measure.workload import Workload
 from packager.tools import tool_versions
+
+_MICROJOULES_PER_KWH = 3.6e12
 
 
 def build_sbom(facts: PackFacts) -> bytes:
@@ -66,6 +70,18 @@ def serial_number(content: bytes) -> str:
 
 def _variant(facts: PackFacts, candidate: Candidate, *, data_refs: list[str]) -> dict[str, object]:
     judged = candidate.evaluation
+    workload = facts.workloads[candidate.id]
+    techniques = [str(evidence.get("technique", "?")) for evidence in candidate.evidence]
+    properties = {
+        "sealift:precision": candidate.precision,
+        "sealift:techniques": ", ".join(techniques) or "none",
+        "sealift:bytes": str(candidate.size_bytes),
+        "sealift:stored-bytes": str(facts.stored_bytes(candidate)),
+        "sealift:macs": str(workload.macs.total),
+        **{f"sealift:macs-{kind}": str(count) for kind, count in workload.macs.by_arithmetic.items()},
+        "sealift:peak-activation-bytes": str(workload.memory.peak_bytes),
+        "sealift:budget": judged.budget.verdict.value,
+    }
     return {
         "type": "machine-learning-model",
         "bom-ref": f"variant:{candidate.id}",
@@ -87,9 +103,38 @@ def _variant(facts: PackFacts, candidate: Candidate, *, data_refs: list[str]) ->
                     }
                 ]
             },
+            "considerations": {
+                **_stated(facts),
+                "environmentalConsiderations": {"energyConsumptions": _energy(workload)},
+            },
         },
-        "properties": [{"name": "sealift:precision", "value": candidate.precision}],
+        "properties": [{"name": name, "value": value} for name, value in properties.items()],
     }
+
+
+def _stated(facts: PackFacts) -> dict[str, object]:
+    """What only a person knows, where the recipe says it."""
+    card = facts.recipe.card
+    stated = {"useCases": card.intended_use, "technicalLimitations": card.limitations}
+    return {name: [text] for name, text in stated.items() if text}
+
+
+def _energy(workload: Workload) -> list[dict[str, object]]:
+    """One inference on each device profile. The unit is the format's; the source of the electricity is not known."""
+    return [
+        {
+            "activity": "inference",
+            "energyProviders": [],
+            "activityEnergyCost": {"value": float(f"{figures.energy.value / _MICROJOULES_PER_KWH:.4g}"), "unit": "kWh"},
+            "properties": [
+                {"name": "sealift:kind", "value": figures.energy.kind},
+                {"name": "sealift:profile", "value": figures.profile.name},
+                {"name": "sealift:per", "value": "one inference of one row, above idle"},
+            ],
+        }
+        for figures in model_all(workload)
+        if figures.energy.value is not None
+    ]
 
 
 def _original(facts: PackFacts) -> dict[str, object]:

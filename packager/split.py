@@ -1,8 +1,9 @@
 """Divides data into calibration, validation and test parts that share no row and no group.
 
 Calibration data sets the ranges of a quantised model, validation data is what a search may choose by, and only the
-test part gives the figures in the report. The split is the data's own (``split`` column), or follows from the seed and
-the rows' digests, so that it depends neither on the order of rows nor on the machine.
+test part gives the figures in the report. Rows to train on are a part of their own, and only where the data says so:
+which rows a model may learn from is no decision of ours. The split is the data's own (``split`` column), or follows from
+the seed and the rows' digests, so that it depends neither on the order of rows nor on the machine.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from device_client.bundle.digest import Digest
 from device_client.errors import UsageError
 from packager.data import Dataset
 
-PARTS = ("calibration", "validation", "test")
+PARTS = ("calibration", "validation", "test", "train")
 
 
 @dataclass(frozen=True)
 class DataParts:
-    """Disjoint parts of one data set; ``validation`` may be empty. ``origin`` says who divided: ``given`` or ``seed``.
+    """Disjoint parts of one data set; ``validation`` may be empty.
 
-    ``train``: rows that techniques may train on; only data with a ``split`` of its own has them.
+    ``origin``: who divided, the data's ``given`` split or the ``seed``; or ``synthetic``: there was no data, and every
+    row was made up. ``train``: rows that techniques may train on; only data with a ``split`` of its own has them.
     """
 
     calibration: Dataset
@@ -37,7 +39,7 @@ class DataParts:
 
     def digests(self) -> tuple[tuple[str, Digest], ...]:
         """Name and digest of each part that has rows, for the contract's lineage."""
-        parts = (("calibration", self.calibration), ("test", self.test), ("validation", self.validation))
+        parts = (("calibration", self.calibration), ("test", self.test), ("train", self.train), ("validation", self.validation))
         return tuple((name, part.digest()) for name, part in parts if part is not None)
 
 
@@ -71,10 +73,10 @@ def split_dataset(
                 hint="give more data, other shares in [data], or a 'split' array",
             )
     if len(rows["calibration"]) > max_calibration_rows:
-        order = sorted(rows["calibration"].tolist(), key=lambda row: _order_key(seed, digests[row]))
+        order = sorted(rows["calibration"].tolist(), key=lambda row: order_key(seed, digests[row]))
         rows["calibration"] = np.sort(np.asarray(order[:max_calibration_rows], dtype=np.int64))
-    validation = data.take(rows["validation"]) if len(rows["validation"]) else None
-    return DataParts(data.take(rows["calibration"]), validation, data.take(rows["test"]), origin)
+    validation, train = (data.take(rows[part]) if len(rows[part]) else None for part in ("validation", "train"))
+    return DataParts(data.take(rows["calibration"]), validation, data.take(rows["test"]), origin, train)
 
 
 def _given_labels(data: Dataset, digests: Sequence[bytes]) -> NDArray[np.str_]:
@@ -111,7 +113,7 @@ def _seeded_labels(data: Dataset, digests: Sequence[bytes], *, seed: int, shares
     members: dict[int, list[int]] = {}
     for row, unit in enumerate(units):
         members.setdefault(unit, []).append(row)
-    keys: Mapping[int, bytes] = {unit: _order_key(seed, min(digests[row] for row in rows)) for unit, rows in members.items()}
+    keys: Mapping[int, bytes] = {unit: order_key(seed, min(digests[row] for row in rows)) for unit, rows in members.items()}
     labels: NDArray[np.str_] = np.full(len(data), "test", dtype="<U11")
     wanted = [("calibration", shares[0] * len(data)), ("validation", shares[1] * len(data))]
     order = sorted(members, key=lambda unit: keys[unit])
@@ -143,5 +145,6 @@ def _units(data: Dataset, digests: Sequence[bytes]) -> list[int]:
     return [root(row) for row in range(len(data))]
 
 
-def _order_key(seed: int, digest: bytes) -> bytes:
+def order_key(seed: int, digest: bytes) -> bytes:
+    """What rows are sorted by where the seed decides: depends on a row's content, not on its place."""
     return hashlib.sha256(seed.to_bytes(8, "big") + digest).digest()

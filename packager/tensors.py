@@ -60,7 +60,7 @@ def check_ranges(inputs: Sequence[TensorSpec], parts: DataParts) -> None:
 
 
 def probe_specs(inputs: Sequence[TensorSpec], calibration: Dataset) -> tuple[ProbeSpec, ...]:
-    """What golden probes are made from: shape of a row, and the declared range.
+    """What golden probes are made from: shape of a row, as DATA has it, and the declared range.
 
     Without a declared range it is the one that the calibration rows span. That tells no more about them than the
     quantised model does, whose first scale is that range.
@@ -69,7 +69,7 @@ def probe_specs(inputs: Sequence[TensorSpec], calibration: Dataset) -> tuple[Pro
     for spec in inputs:
         values = calibration.inputs[spec.name]
         low, high = spec.range or (float(values.min()), float(values.max()))
-        specs.append(ProbeSpec(spec.name, spec.dtype, tuple(size for size in spec.shape[1:] if isinstance(size, int)), low, high))
+        specs.append(ProbeSpec(spec.name, spec.dtype, values.shape[1:], low, high))
     return tuple(specs)
 
 

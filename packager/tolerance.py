@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 _REFERENCE_PROBES = 8
 _MAX_REFERENCE_ELEMENTS = 400_000  # about a second per probe in the reference implementation
-_SPAN_SHARE = {"int8": 2.0**-6, "fp32": 2.0**-13}
+_SPAN_SHARE = {"fp32": 2.0**-13, "fp16": 2.0**-13, "w8": 2.0**-13, "w4": 2.0**-13, "w2": 2.0**-13}
+_INTEGER_SPAN_SHARE = 2.0**-6  # of any other precision: a step of 8 bits may fall the other way
 _FLOAT_FLOOR = 2.0**-17  # of the span: what reordering FP32 sums may change
 _STEP_SLACK = 1.001  # a step is a float32, and so are the two values whose difference is compared with it
 _MOVES_ONLY = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Concat"})
@@ -37,7 +38,7 @@ def choose_tolerance(
 
     Args:
         data: the variant's bytes.
-        precision: ``int8`` or ``fp32``.
+        precision: as in ``Compressed``; those that compute in FP32 are compared more closely.
         inputs: probes, (count, ...).
         expected: what the real runtime gave for them, (count, ...).
     """
@@ -46,7 +47,7 @@ def choose_tolerance(
     if step is not None and (gap is None or gap <= step * _STEP_SLACK):
         return Tolerance("one_lsb", float(step * _STEP_SLACK))
     span = max(float(np.ptp(array)) for array in expected.values()) or 1.0
-    allowed = span * _SPAN_SHARE[precision] if gap is None else max(2 * gap, span * _FLOAT_FLOOR)
+    allowed = span * _SPAN_SHARE.get(precision, _INTEGER_SPAN_SHARE) if gap is None else max(2 * gap, span * _FLOAT_FLOOR)
     return Tolerance("absolute", 2.0 ** math.ceil(math.log2(allowed)))
 
 

@@ -27,6 +27,10 @@ class TomlTable:
         self._value: Mapping[str, Any] = value
         self._known: list[str] = []
 
+    def has(self, key: str) -> bool:
+        """True if the key is there."""
+        return key in self._value
+
     def text(self, key: str, default: str, *, choices: Iterable[str] | None = None) -> str:
         """A string, one of ``choices`` if given."""
         value = self._take(key, default)
@@ -64,11 +68,13 @@ class TomlTable:
             self._wrong(key, f"a number in {minimum}..{maximum}", value)
         return float(value)
 
-    def texts(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """An array of strings."""
+    def texts(self, key: str, default: tuple[str, ...] = (), *, choices: Iterable[str] | None = None) -> tuple[str, ...]:
+        """An array of strings, each one of ``choices`` if given."""
         value = self._take(key, list(default))
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             self._wrong(key, "an array of strings", value)
+        if choices is not None and not (value and set(value) <= set(choices)):
+            self._wrong(key, f"an array of {' | '.join(choices)}", value)
         return tuple(value)
 
     def optional_range(self, key: str) -> tuple[float, float] | None:

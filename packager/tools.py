@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from device_client import __version__
 
-_ALWAYS = ("numpy", "onnx", "onnxruntime", "safetensors")
+_ALWAYS = ("numpy", "onnx", "onnxruntime", "safetensors", "zstandard")
 
 
 def tool_versions(extra: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:

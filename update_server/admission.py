@@ -14,7 +14,6 @@ from datetime import datetime
 from securesystemslib.signer import Key
 from tuf.api.metadata import TargetFile, Targets
 
-from device_client.bundle import media_types
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.bundle.features import KNOWN_ENCODINGS
@@ -24,7 +23,7 @@ from device_client.bundle.path import BundlePath, ModelPath
 from device_client.bundle.verified import VerifiedBundle, verify_bundle
 from device_client.errors import FormatError, IntegrityError, PolicyError, TrustError
 from device_client.inference.walker import check_model
-from device_client.install.zstd_decoder import decode_layer
+from device_client.install.layer_decoder import read_model
 from device_client.limits import DEFAULT_LIMITS, Limits
 from device_client.trust.attestation import PrivacyAudit, verify_attestation
 from device_client.trust.channel import Channel, parse_channel
@@ -219,11 +218,7 @@ def _remove_damaged(manifest: BlobRef, *, blobs: BlobStore, limits: Limits) -> N
 def _check_models(bundle: VerifiedBundle, *, blobs: BlobStore, limits: Limits) -> None:
     """The walker on the bytes that a runtime would get."""
     for variant in bundle.contract.variants:
-        layer = bundle.manifest.layer(variant.layer)
-        if layer.annotation(media_types.ANNOTATION_ENCODING) is None:
-            data = read_blob(blobs, variant.model.digest, variant.model.size, where=variant.id)
-        else:
-            data = decode_layer(blobs, layer, variant.model)
+        data = read_model(blobs, bundle.manifest, variant)
         check_model(data, features=bundle.contract.features, where=f"{bundle.path} variant {variant.id}", limits=limits)
 
 

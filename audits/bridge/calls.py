@@ -54,6 +54,14 @@ class Call:
         return BridgeError(f"operator form not supported: {self.node.op} with {what}", code="bridge_operator", where=self.node.name)
 
 
+def straight_through(forward: Tensor, x: Tensor) -> Tensor:
+    """The values of ``forward``, bit for bit, with the gradient of ``x``: for rounding, whose own gradient is zero.
+
+    Source: Bengio et al. 2013, straight-through estimator.
+    """
+    return forward.detach() + (x - x.detach())
+
+
 class Registry:
     """Operator name to translation, default domain only."""
 

@@ -16,25 +16,12 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from device_client.errors import SealiftError
+from audits.bridge.node import BridgeError, Node
+from audits.bridge.short_forms import take_apart
+
+__all__ = ["Array", "BridgeError", "Graph", "Node", "parse_graph"]
 
 Array = npt.NDArray[Any]
-
-
-class BridgeError(SealiftError):
-    """The bridge cannot express this model; the audit of it is INCONCLUSIVE, never a pass."""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator call; an absent optional input is the empty string."""
-
-    op: str
-    domain: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -77,6 +64,7 @@ def parse_graph(data: bytes) -> Graph:
                 constants[node.outputs[0]] = _constant(node)
             else:
                 nodes.append(node)
+        nodes = take_apart(nodes, constants)
     except (ValueError, TypeError, KeyError) as e:
         raise BridgeError("cannot read the graph", code="bridge_graph", where="onnx", actual=str(e)[:120]) from e
     inputs = [value for value in model.graph.input if value.name not in constants]

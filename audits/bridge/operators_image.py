@@ -10,20 +10,46 @@ from audits.bridge.calls import Call, Registry, Tensor
 image_operators = Registry()
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+_CONV_TRANSPOSE = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 _MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 
 
 @image_operators.register("Conv")
 def conv(call: Call) -> Tensor:
     """Grouped, dilated, padded convolution."""
-    x, weight = call.tensor(0), call.tensor(1)
+    return convolve(call, call.tensor(0), call.tensor(1), call.optional(2))
+
+
+def convolve(call: Call, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution with the attributes of ``call``: (N, C, ...) by (M, C / group, ...)."""
     spatial = x.dim() - 2
     strides = list(call.attribute("strides", [1] * spatial))
     dilations = list(call.attribute("dilations", [1] * spatial))
     x = _padded(call, x, list(weight.shape[2:]), strides, dilations, fill=0.0)
-    return _CONV[spatial](
-        x, weight, call.optional(2), stride=strides, padding=0, dilation=dilations, groups=int(call.attribute("group", 1))
+    return _CONV[spatial](x, weight, bias, stride=strides, padding=0, dilation=dilations, groups=int(call.attribute("group", 1)))
+
+
+@image_operators.register("ConvTranspose")
+def conv_transpose(call: Call) -> Tensor:
+    """The gradient of a convolution as a layer; ``pads`` cut the result."""
+    x = call.tensor(0)
+    spatial = x.dim() - 2
+    if call.attribute("output_shape", None) is not None or call.attribute("auto_pad", b"NOTSET") != b"NOTSET":
+        raise call.unsupported("output_shape or auto_pad")
+    pads = list(call.attribute("pads", [0] * 2 * spatial))
+    extra = list(call.attribute("output_padding", [0] * spatial))
+    y = _CONV_TRANSPOSE[spatial](
+        x,
+        call.tensor(1),
+        None,
+        stride=list(call.attribute("strides", [1] * spatial)),
+        dilation=list(call.attribute("dilations", [1] * spatial)),
+        groups=int(call.attribute("group", 1)),
     )
+    for axis in range(spatial):  # torch has one padding for both ends, and output_padding only below the stride
+        y = functional.pad(y, [0, 0] * (spatial - 1 - axis) + [-pads[axis], extra[axis] - pads[axis + spatial]])
+    bias = call.optional(2)
+    return y if bias is None else y + bias.reshape(-1, *[1] * spatial)
 
 
 @image_operators.register("MaxPool")
@@ -84,6 +110,14 @@ def batch_norm(call: Call) -> Tensor:
         bias=call.tensor(2),
         training=False,
         eps=float(call.attribute("epsilon", 1e-5)),
+    )
+
+
+@image_operators.register("InstanceNormalization")
+def instance_norm(call: Call) -> Tensor:
+    """Each channel of each record by its own mean and variance."""
+    return functional.instance_norm(
+        call.tensor(0), weight=call.tensor(1), bias=call.tensor(2), eps=float(call.attribute("epsilon", 1e-5))
     )
 
 

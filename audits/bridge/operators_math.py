@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from audits.bridge.calls import Call, Registry, Tensor
+from audits.bridge.calls import Call, Registry, Tensor, straight_through
 
 math_operators = Registry()
 
@@ -16,9 +16,15 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Sub": torch.sub,
     "Mul": torch.mul,
     "Pow": torch.pow,
-    "Max": torch.maximum,
-    "Min": torch.minimum,
+    "Equal": torch.eq,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
+    "And": torch.logical_and,
+    "Or": torch.logical_or,
 }
+_MANY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"Sum": torch.add, "Max": torch.maximum, "Min": torch.minimum}
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Relu": torch.relu,
     "Sigmoid": torch.sigmoid,
@@ -31,7 +37,23 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Erf": torch.erf,
     "Softplus": functional.softplus,
     "HardSwish": functional.hardswish,
+    "Reciprocal": torch.reciprocal,
+    "Sin": torch.sin,
+    "Cos": torch.cos,
+    "Softsign": functional.softsign,
+    "Mish": functional.mish,
+    "Not": torch.logical_not,
+    "IsNaN": torch.isnan,
     "Identity": lambda x: x,
+}
+_ROUNDING: dict[str, Callable[[Tensor], Tensor]] = {"Floor": torch.floor, "Ceil": torch.ceil, "Round": torch.round}
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
+    "ReduceMean": torch.mean,
+    "ReduceSum": torch.sum,
+    "ReduceMax": torch.amax,
+    "ReduceMin": torch.amin,
+    "ReduceL2": lambda x, dim, keepdim: torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim),
+    "ReduceSumSquare": lambda x, dim, keepdim: torch.sum(x * x, dim=dim, keepdim=keepdim),
 }
 
 
@@ -44,9 +66,36 @@ def unary(call: Call) -> Tensor:
 @math_operators.register(*_BINARY)
 def binary(call: Call) -> Tensor:
     """Two tensors with numpy broadcasting."""
-    if len(call.inputs) != 2:
-        raise call.unsupported(f"{len(call.inputs)} inputs")
     return _BINARY[call.node.op](call.tensor(0), call.tensor(1))
+
+
+@math_operators.register(*_MANY)
+def many(call: Call) -> Tensor:
+    """Any number of tensors with numpy broadcasting, the first two first."""
+    total = call.tensor(0)
+    for index in range(1, len(call.inputs)):
+        total = _MANY[call.node.op](total, call.tensor(index))
+    return total
+
+
+@math_operators.register(*_ROUNDING)
+def rounding(call: Call) -> Tensor:
+    """To whole numbers, ties to even; the gradient passes as if nothing was rounded."""
+    x = call.tensor(0)
+    return straight_through(_ROUNDING[call.node.op](x), x)
+
+
+@math_operators.register("Mod")
+def modulo(call: Call) -> Tensor:
+    """The remainder with the sign of the divisor, or of the dividend where ``fmod`` is set."""
+    remainder = torch.fmod if call.attribute("fmod", 0) else torch.remainder
+    return remainder(call.tensor(0), call.tensor(1))
+
+
+@math_operators.register("Where")
+def where(call: Call) -> Tensor:
+    """Picks from two tensors, element by element."""
+    return torch.where(call.tensor(0).bool(), call.tensor(1), call.tensor(2))
 
 
 @math_operators.register("Div")
@@ -130,16 +179,24 @@ def gemm(call: Call) -> Tensor:
     return product if c is None else product + beta * c
 
 
-@math_operators.register("Sum")
-def add_all(call: Call) -> Tensor:
-    """Sum of any number of tensors."""
-    total = call.tensor(0)
-    for index in range(1, len(call.inputs)):
-        total = total + call.tensor(index)
-    return total
+@math_operators.register("LayerNormalization")
+def layer_norm(call: Call) -> Tensor:
+    """Mean zero and variance one over the axes from ``axis`` on, then scale and bias."""
+    if any(call.node.outputs[1:]):
+        raise call.unsupported("mean and deviation as outputs")
+    x, bias = call.tensor(0), call.optional(2)
+    shape = x.shape[int(call.attribute("axis", -1)) % x.dim() :]
+    y = functional.layer_norm(x, shape, eps=float(call.attribute("epsilon", 1e-5))) * call.tensor(1)
+    return y if bias is None else y + bias
 
 
-@math_operators.register("ReduceMean", "ReduceSum", "ReduceMax")
+@math_operators.register("Einsum")
+def einsum(call: Call) -> Tensor:
+    """Products and sums by a formula."""
+    return torch.einsum(call.attribute("equation", b"").decode(), *[call.tensor(index) for index in range(len(call.inputs))])
+
+
+@math_operators.register(*_REDUCTIONS)
 def reduce(call: Call) -> Tensor:
     """Reduction over given axes, all of them where none is given."""
     x = call.tensor(0)
@@ -149,6 +206,4 @@ def reduce(call: Call) -> Tensor:
             return x
         axes = list(range(x.dim()))
     keep = bool(call.attribute("keepdims", 1))
-    if call.node.op == "ReduceMax":
-        return torch.amax(x, dim=axes, keepdim=keep)
-    return torch.mean(x, dim=axes, keepdim=keep) if call.node.op == "ReduceMean" else torch.sum(x, dim=axes, keepdim=keep)
+    return _REDUCTIONS[call.node.op](x, dim=axes, keepdim=keep)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from torch.nn import functional
 
 from audits.bridge.calls import Call, Registry, Tensor
@@ -15,7 +15,12 @@ shape_operators = Registry()
 _DTYPES = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
+    TensorProto.BFLOAT16: torch.bfloat16,
     TensorProto.DOUBLE: torch.float64,
+    TensorProto.INT8: torch.int8,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.UINT16: torch.uint16,
     TensorProto.INT64: torch.int64,
     TensorProto.INT32: torch.int32,
     TensorProto.BOOL: torch.bool,
@@ -92,17 +97,19 @@ def gather(call: Call) -> Tensor:
 
 @shape_operators.register("Slice")
 def cut(call: Call) -> Tensor:
-    """Ranges along axes, forward steps only."""
+    """Ranges along axes, forwards or backwards."""
     x = call.tensor(0)
     starts, ends = call.integers(1, "starts") or [], call.integers(2, "ends") or []
     axes = call.integers(3, "axes") or list(range(len(starts)))
     steps = call.integers(4, "steps") or [1] * len(starts)
-    if min(steps, default=1) < 1:
-        raise call.unsupported("a negative step")
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        window = [slice(None)] * x.dim()
-        window[axis] = slice(start, end, step)
-        x = x[tuple(window)]
+        if step > 0:
+            window = [slice(None)] * x.dim()
+            window[axis] = slice(start, end, step)
+            x = x[tuple(window)]
+        else:
+            picked = range(*slice(start, end, step).indices(x.shape[axis]))
+            x = torch.index_select(x, axis, torch.tensor(picked, dtype=torch.int64))
     return x
 
 
@@ -136,10 +143,45 @@ def expand(call: Call) -> Tensor:
 
 @shape_operators.register("ConstantOfShape")
 def constant_of_shape(call: Call) -> Tensor:
-    """A tensor filled with zeros; other fill values are not translated."""
-    if "value" in call.node.attributes:
-        raise call.unsupported("a fill value")
-    return torch.zeros(call.integers(0, "shape") or [], dtype=torch.float32)
+    """A tensor filled with one value, 0 in float32 where none is given."""
+    sizes = call.integers(0, "shape") or []
+    value = call.node.attributes.get("value")
+    if value is None:
+        return torch.zeros(sizes, dtype=torch.float32)
+    fill = torch.tensor(numpy_helper.to_array(value))
+    return fill.reshape(()).expand(sizes)
+
+
+@shape_operators.register("Range")
+def count(call: Call) -> Tensor:
+    """Numbers from a start below an end."""
+    start, end, step = (call.tensor(index).item() for index in range(3))
+    return torch.arange(start, end, step, dtype=call.tensor(0).dtype)
+
+
+@shape_operators.register("Tile")
+def tile(call: Call) -> Tensor:
+    """Repeats along each axis."""
+    return call.tensor(0).repeat(call.integers(1, "repeats") or [])
+
+
+@shape_operators.register("Trilu")
+def triangle(call: Call) -> Tensor:
+    """The upper or lower triangle, the rest zero."""
+    diagonal = (call.integers(1, "k") or [0])[0]
+    return torch.triu(call.tensor(0), diagonal) if call.attribute("upper", 1) else torch.tril(call.tensor(0), diagonal)
+
+
+@shape_operators.register("DepthToSpace")
+def depth_to_space(call: Call) -> Tensor:
+    """Channels into blocks of pixels."""
+    x, size = call.tensor(0), int(call.node.attributes["blocksize"])
+    n, c, h, w = x.shape
+    if call.attribute("mode", b"DCR") == b"DCR":
+        parts = x.reshape(n, size, size, c // size**2, h, w).permute(0, 3, 4, 1, 5, 2)
+    else:
+        parts = x.reshape(n, c // size**2, size, size, h, w).permute(0, 1, 4, 2, 5, 3)
+    return parts.reshape(n, c // size**2, h * size, w * size)
 
 
 @shape_operators.register("Pad")

@@ -15,6 +15,7 @@ from audits.bridge.graph import Graph
 from audits.bridge.tap import Tap
 
 Floats = npt.NDArray[np.float32]
+_QUANTISERS = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 _FALLBACK_LEVELS = 255  # a graph that is quantised inside and not at its output: one level of eight bits of the output's range
 
 
@@ -50,7 +51,7 @@ class Parity:
 
 def measure_parity(bridge: Floats, runtime: Floats, *, graph: Graph, tap: Tap, bounds: ParityBounds) -> Parity:
     """Compares outputs of the same rows; (N, C) each."""
-    quantised = any(node.op == "QuantizeLinear" for node in graph.nodes)
+    quantised = any(node.op in _QUANTISERS for node in graph.nodes)
     largest = max(1.0, float(np.max(np.abs(runtime), initial=0.0)))
     if quantised:
         step = largest / _FALLBACK_LEVELS if tap.quantum is None else tap.quantum

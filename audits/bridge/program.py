@@ -1,8 +1,9 @@
 """The bridge's program: an ONNX graph run in torch, differentiable with respect to its input.
 
-Constant subgraphs (weights behind DequantizeLinear, shapes) are folded once. Only the nodes that the wanted tensors need
-are run, so a tapped program does not pay for its cut tail. Cost: one torch call for each node, no copies of weights.
-Deterministic for a fixed number of threads.
+Constant subgraphs (weights behind DequantizeLinear or packed in bytes, shapes) are folded once. Only the nodes that the
+wanted tensors need are run, so a tapped program does not pay for its cut tail. Operators whose range is that of their
+input (dynamic quantisation) see one record at a time, as on a device: each record of a batch gets its own range. Cost:
+one torch call for each node, no copies of weights. Deterministic for a fixed number of threads.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from audits.bridge.calls import Call, Tensor, Translation
@@ -17,9 +19,11 @@ from audits.bridge.graph import Array, BridgeError, Graph, Node
 from audits.bridge.operators_image import image_operators
 from audits.bridge.operators_math import math_operators
 from audits.bridge.operators_quantised import quantised_operators
+from audits.bridge.operators_recurrent import recurrent_operators
+from audits.bridge.operators_resize import resize_operators
 from audits.bridge.operators_shape import shape_operators
 
-_REGISTRIES = (math_operators, shape_operators, image_operators, quantised_operators)
+_REGISTRIES = (math_operators, shape_operators, image_operators, resize_operators, recurrent_operators, quantised_operators)
 
 
 def supported_operators() -> frozenset[str]:
@@ -47,9 +51,12 @@ class TorchProgram:
         self._wanted = wanted
         self._constants = {name: _tensor(value) for name, value in graph.constants.items()}
         self._steps = self._fold(_needed(graph, wanted))
+        self._by_record = any(step.node.op == "DynamicQuantizeLinear" for step in self._steps)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wanted tensors for a batch ``x``; a graph with a fixed batch of one is run row by row."""
+        if self._by_record and self._graph.batch in {None, 1}:
+            return self._run_by_record(x)
         if self._graph.batch is None or self._graph.batch == x.shape[0]:
             return self._run(x)
         if self._graph.batch != 1:
@@ -58,6 +65,14 @@ class TorchProgram:
             )
         rows = [self._run(x[index : index + 1]) for index in range(x.shape[0])]
         return tuple(torch.cat(parts) for parts in zip(*rows, strict=True))
+
+    def _run_by_record(self, x: Tensor) -> tuple[Tensor, ...]:
+        """All records in one batch, while each operator sees batches of one."""
+        with warnings.catch_warnings():
+            # an operator without a batched form is looped over by torch, which is slow and not wrong
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            parts = torch.vmap(lambda record: self._run(record.unsqueeze(0)))(x)
+        return tuple(part.flatten(0, 1) for part in parts)
 
     def _fold(self, nodes: list[Node]) -> tuple[_Step, ...]:
         """Runs what depends on constants only, keeps the rest."""
@@ -69,6 +84,8 @@ class TorchProgram:
                     self._constants.update(_results(node, self._call(node, translation, self._constants)))
             else:
                 steps.append(_Step(node, translation))
+        read = {*self._wanted, *(name for step in steps for name in step.node.inputs)}
+        self._constants = {name: value for name, value in self._constants.items() if name in read}
         return tuple(steps)
 
     def _run(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -113,6 +130,8 @@ def _tensor(value: Array) -> Tensor:
     with warnings.catch_warnings():
         # initialisers are read-only buffers; the program never writes them, so torch's warning about it says nothing
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        if value.dtype.name == "bfloat16":  # not a type of numpy's own
+            return torch.from_numpy(value.astype(np.float32)).to(torch.bfloat16)
         try:
             return torch.from_numpy(value if value.ndim else value.reshape(()))
         except TypeError as e:

@@ -72,8 +72,9 @@ def find_tap(graph: Graph, *, output: str) -> Tap:
 
 
 def _dequantises(graph: Graph, node: Node) -> bool:
-    """A DequantizeLinear of an activation; one of a constant is a weight and ends the walk."""
-    return node.op == "DequantizeLinear" and graph.producer(node.inputs[0]) is not None
+    """The second half of a pair. Where something else made the integers, they are no scores, and the walk ends."""
+    producer = graph.producer(node.inputs[0]) if node.op == "DequantizeLinear" else None
+    return producer is not None and producer.op == "QuantizeLinear"
 
 
 def _scale(graph: Graph, node: Node) -> float:

@@ -10,10 +10,10 @@ from typing import Final
 
 from device_client.bundle import media_types
 
-KNOWN_ENCODINGS: Final = frozenset({"zstd"})
+KNOWN_ENCODINGS: Final = frozenset({"codebook", "zstd"})
 """Values of ``org.sealift.encoding`` that this reader decodes, each with a feature ``encoding:<name>`` that permits it."""
 
-RESERVED_ENCODINGS: Final = frozenset({"codebook", "delta"})
+RESERVED_ENCODINGS: Final = frozenset({"delta"})
 """Names that later versions give a meaning; until then they are refused like any unknown name."""
 
 KNOWN_FEATURES: Final = frozenset(

@@ -10,7 +10,6 @@ digest: somebody on the network must not be able to ban a good model.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -24,12 +23,11 @@ from device_client.bundle.manifest import Manifest
 from device_client.errors import FormatError, IntegrityError, VerificationError
 from device_client.install.download_config import DEFAULT_DOWNLOAD
 from device_client.install.http import RangeRefusedError
+from device_client.install.layer_decoder import CheckedLayer, open_decoder
 from device_client.install.partial import BlobWriter
-from device_client.install.sealed import check_digest
 from device_client.install.space import check_space
 from device_client.install.store import BlobStore
 from device_client.install.transfer import Transfer
-from device_client.install.zstd_decoder import ENCODING, ZstdDecoder
 from device_client.trust.refs import BlobRef
 
 T = TypeVar("T")
@@ -167,20 +165,11 @@ def _download_whole(wanted: Wanted, *, store: BlobStore, http: BlobWay, took: Ca
 
 def _download_encoded(wanted: Wanted, *, store: BlobStore, http: BlobWay, took: Callable[[int], None]) -> int:
     """Always from its beginning: a decoder's state is not kept."""
-    if wanted.encoding != ENCODING:
-        raise FormatError("unknown encoding", code="encoding_unknown", where=str(wanted.layer.digest), actual=wanted.encoding)
-    hasher = hashlib.sha256()
     with store.writer(wanted.content.digest, wanted.content.length) as out:
-        decoder = ZstdDecoder(out.write, size=wanted.content.length, where=str(wanted.layer.digest))
-
-        def write(chunk: bytes) -> None:
-            took(len(chunk))
-            hasher.update(chunk)
-            decoder.write(chunk)
-
-        received = http.download(_path(wanted), size=wanted.layer.length, write=write)
-        check_digest(wanted.layer.digest, hasher, where="download")
-        decoder.finish()
+        decoder = open_decoder(wanted.encoding or "", out.write, size=wanted.content.length, where=str(wanted.layer.digest))
+        layer = CheckedLayer(decoder, wanted.layer.digest, where="download")
+        received = http.download(_path(wanted), size=wanted.layer.length, write=_both(took, layer.write))
+        layer.finish()
     return received
 
 

@@ -14,16 +14,10 @@ yet, so that a download needs no second pass; the layer's own digest is compared
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from device_client.bundle.contract import ModelRef
-from device_client.bundle.descriptor import Descriptor
-from device_client.bundle.layout import BlobSource
 from device_client.errors import FormatError, LimitError, MissingExtraError
-from device_client.install.partial import size_mismatch
-from device_client.install.sealed import check_digest
 
 ENCODING = "zstd"
 MAX_WINDOW_BYTES = 4 * 1024 * 1024  # what the decoder holds; part of the format
@@ -32,32 +26,6 @@ _BLOCK_BYTES = 128 * 1024
 _DICTIONARY_ID_BYTES = (0, 1, 2, 4)
 _CONTENT_SIZE_BYTES = (0, 2, 4, 8)
 _RAW, _RLE, _COMPRESSED = 0, 1, 2
-
-
-def decode_layer(source: BlobSource, layer: Descriptor, model: ModelRef) -> bytes:
-    """The model inside an encoded layer, for whoever holds layers: the server at admission. Memory is the model once.
-
-    Raises:
-        IntegrityError: layer or model are not the bytes that were signed.
-        FormatError, LimitError: the layer is not one plain frame.
-    """
-    found, hasher = bytearray(), hashlib.sha256()
-
-    def take(piece: bytes) -> None:
-        if len(found) + len(piece) > model.size:
-            raise size_mismatch(model.digest, model.size, f"more than {model.size}")
-        found.extend(piece)
-
-    decoder = ZstdDecoder(take, size=model.size, where=str(layer.digest))
-    with source.open_blob(layer.digest) as stream:
-        while chunk := stream.read(_BLOCK_BYTES):
-            hasher.update(chunk)
-            decoder.write(chunk)
-    check_digest(layer.digest, hasher, where="layer")
-    decoder.finish()
-    data = bytes(found)
-    check_digest(model.digest, hashlib.sha256(data), where="model")
-    return data
 
 
 class ZstdDecoder:

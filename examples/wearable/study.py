@@ -77,7 +77,7 @@ def study(asked: Asked) -> tuple[dict[str, Any], Page]:
         "times_smaller": round(len(first) / len(last), 2),
         "times_smaller_stored": round(len(first) / max(found[_PACKED].stored), 2),
         "less_energy": None if before is None or after is None else round(1 - after / before, 4),
-        "energy": "modelled" if before is not None else "no model of energy in this packager",
+        "energy": "modelled" if before is not None else "an operator has no count",
         "recall_change": recall[_PACKED].to_json(),
         "bundle": str((asked.shelf.folder / "bundles" / "student-0").resolve()),
         "pack_model": str((asked.shelf.folder / "models" / f"student-{SHIPPED}-0.onnx").resolve()),

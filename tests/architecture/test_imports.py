@@ -59,7 +59,7 @@ sys.exit(run_main(sealift.cli, prog_name="sealift", args=sys.argv[2:]))
 REGISTER = 'sealift.COMMANDS["extra"] = sealift._Entry("needs_extra:command", "device", "Needs an extra.")'
 
 # Import name -> the distribution that provides it, where they differ.
-DISTRIBUTIONS = {"art": "adversarial-robustness-toolbox", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"art": "adversarial-robustness-toolbox", "sklearn": "scikit-learn", "torch_pruning": "torch-pruning"}
 
 # Which extras of pyproject.toml each package may count on.
 EXTRAS = {

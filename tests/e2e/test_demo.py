@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
 DEMO = [sys.executable, "-m", "sealift", "demo"]
 

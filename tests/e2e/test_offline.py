@@ -25,6 +25,8 @@ from tests.unit.device.offline_files import live_world, release
 from tests.unit.device.world import THE_MODEL, Bundle, World, bundle
 from tests.unit.packager.published import publish_to, write_layout
 
+pytestmark = pytest.mark.e2e
+
 UNREAD = ("metadata/1.root.json", "oci-layout", "index.json")
 
 

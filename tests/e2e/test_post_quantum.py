@@ -37,6 +37,8 @@ from sealift import cli
 from tests.threats.loopback import LoopbackServer
 from tests.threats.sealed import Sealed, seal
 
+pytestmark = pytest.mark.e2e
+
 PASSPHRASE = "a passphrase for tests"
 PQ, CLASSICAL = "ml-dsa-65", "ed25519"
 MODEL = f"{demo.names.LINE}/{demo.names.MODEL}"

@@ -30,6 +30,7 @@ _MODULES = {
     "channel": ("trust/channel",),
     "walker": ("inference/walker", "inference/protobuf", "inference/onnx_schema"),
     "attestation": ("trust/attestation", "trust/custom", "trust/dsse", "trust/keys", "trust/refs", "trust/times"),
+    "codebook": ("install/codebook_decoder",),
     "role": ("trust/rules", "trust/keys", "trust/times"),
 }
 _STATISTIC = re.compile(r"^stat::(\w+):\s+(\d+)$", re.MULTILINE)

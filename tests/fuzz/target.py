@@ -21,7 +21,7 @@ from device_client.errors import VerificationError
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = Path(__file__).parent / "corpus"
-NAMES = ("manifest", "contract", "custom", "channel", "walker", "offline", "attestation", "role")
+NAMES = ("manifest", "contract", "custom", "channel", "walker", "offline", "attestation", "role", "codebook")
 
 
 class Finding(Exception):  # noqa: N818 - it is the word for it

@@ -59,14 +59,20 @@ def bundle(
 
 
 def encoded(
-    *, contract_edit: Edit = lambda value: None, config_edit: Edit = lambda value: None, manifest_edit: Edit = lambda value: None
+    *,
+    encoding: str = "zstd",
+    contract_edit: Edit = lambda value: None,
+    config_edit: Edit = lambda value: None,
+    manifest_edit: Edit = lambda value: None,
 ) -> Json:
     """A folder whose first variant is encoded. Nobody decodes it here, so that its bytes need not be a frame."""
     model = {"digest": digest(DECODED), "size": len(DECODED)}
     return bundle(
-        contract_edit=both(both(put("features", to=["encoding:zstd"]), put("variants", 0, "model", to=model)), contract_edit),
+        contract_edit=both(
+            both(put("features", to=[f"encoding:{encoding}"]), put("variants", 0, "model", to=model)), contract_edit
+        ),
         config_edit=both(put("modelfs", "diffIds", 1, to=digest(DECODED)), config_edit),
-        manifest_edit=both(put("layers", 1, "annotations", "org.sealift.encoding", to="zstd"), manifest_edit),
+        manifest_edit=both(put("layers", 1, "annotations", "org.sealift.encoding", to=encoding), manifest_edit),
     )
 
 
@@ -266,6 +272,12 @@ def bundle_vectors() -> dict[str, bytes]:
             "layout_foreign_file",
             "a blob is a pipe, which would block a reader",
             bundle(files_edit=put(a, to={"fifo": True})),
+        ),
+        "ok-codebook": ("ok", "a model layer in the codebook encoding", encoded(encoding="codebook")),
+        "codebook-no-feature": (
+            "encoding_feature",
+            "a layer in the codebook encoding that only zstd is permitted for",
+            encoded(encoding="codebook", contract_edit=put("features", to=["encoding:zstd"])),
         ),
         "ok-zstd": ("ok", "an encoded model layer; the folder holds it as it is served", encoded()),
         "zstd-no-feature": (

@@ -22,6 +22,7 @@ from device_client.bundle import (
     verify_bundle,
 )
 from device_client.errors import VerificationError
+from device_client.install.codebook_decoder import CodebookDecoder
 from tests.vectors.generate import HERE, all_vectors
 
 VECTORS = sorted(HERE.glob("*/*.vec"))
@@ -54,11 +55,21 @@ def _read(kind: str, body: bytes, folder: Path) -> str:
     try:
         if kind == "bundle":
             _read_bundle(json.loads(body), folder / "bundle")
+        elif kind == "codebook":
+            _read_layer(json.loads(body))
         else:
             READERS[kind](body)
     except VerificationError as refusal:
         return refusal.code
     return "ok"
+
+
+def _read_layer(vector: dict[str, Any]) -> None:
+    found: list[bytes] = []
+    decoder = CodebookDecoder(found.append, size=vector["size"])
+    decoder.write(bytes.fromhex(vector["layer"]))
+    decoder.finish()
+    assert b"".join(found).hex() == vector["content"]
 
 
 def _read_bundle(vector: dict[str, Any], folder: Path) -> None:

@@ -12,8 +12,8 @@ from device_client.bundle import Descriptor, Digest, Manifest, ModelConfig, Mode
 from device_client.errors import FormatError, IntegrityError, SealiftError
 from device_client.install.download import Wanted, download_missing, wanted_of_variant
 from device_client.install.http import HttpClient
+from device_client.install.layer_decoder import decode_layer
 from device_client.install.store import BlobStore, open_store
-from device_client.install.zstd_decoder import decode_layer
 from device_client.limits import DEFAULT_LIMITS
 from device_client.trust.refs import BlobRef
 from tests.unit.bundle.samples import MemorySource
@@ -49,7 +49,9 @@ def test_what_is_stored_is_the_decoded_model(store: BlobStore) -> None:
     ("wanted", "served", "code"),
     [
         (WANTED, LAYER[:-1], "blob_digest_mismatch"),
-        (WANTED, LAYER + b"x", "encoding_frame"),
+        (WANTED, LAYER + b"x", "blob_digest_mismatch"),
+        (WANTED, LAYER[:50] + b"!" + LAYER[51:], "blob_digest_mismatch"),
+        (replace(WANTED, layer=BlobRef.of(LAYER + b"x")), LAYER + b"x", "encoding_frame"),
         (WANTED, zstandard.ZstdCompressor(level=9).compress(CONTENT), "blob_digest_mismatch"),
         (WANTED, zstandard.ZstdCompressor().compress(CONTENT[:-1] + b"!"), "blob_digest_mismatch"),
         (replace(WANTED, content=BlobRef(WANTED.content.digest, 100)), LAYER, "encoding_frame"),
@@ -120,10 +122,12 @@ def test_the_server_walks_the_model_inside_an_encoded_layer(monkeypatch: pytest.
     assert [Digest.of(data) for data in walked] == [made.model()]
     source.blobs[Digest.of(frame)] = frame[:-1] + b"!"
     layer = verify_bundle(MemorySource(dict(made.blobs)), made.digest).manifest.layers[1]
-    for model, code in ((made.contract.variant("int8").model, "encoding_frame"), (ModelRef(made.model(), 5), "encoding_frame")):
-        with pytest.raises(FormatError) as caught:
-            decode_layer(source, layer, model)
-        assert caught.value.code == code
+    with pytest.raises(IntegrityError) as damaged:
+        decode_layer(source, layer, made.contract.variant("int8").model)
+    assert damaged.value.code == "blob_digest_mismatch", "nobody signed these bytes"
+    with pytest.raises(FormatError) as caught:
+        decode_layer(MemorySource(dict(made.blobs)), layer, ModelRef(made.model(), 5))
+    assert caught.value.code == "encoding_frame"
 
 
 def test_who_publishes_checks_the_layer_and_who_installed_the_model() -> None:

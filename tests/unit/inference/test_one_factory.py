@@ -27,8 +27,14 @@ CODE = {
     "add_provider_for_devices",
     "append_execution_provider",
 }
-# The engine of the quantiser makes sessions of its own, over files that the packager wrote, to calibrate.
-ENGINE = {"packager/quantise.py": {"onnxruntime.quantization"}}
+# The engine of the quantiser rewrites graphs; what could make a session of its own, its calibration, is not used.
+ENGINE = {
+    "packager/ptq/engine.py": {
+        "onnxruntime.quantization.calibrate",
+        "onnxruntime.quantization.qdq_quantizer",
+        "onnxruntime.quantization.quant_utils",
+    }
+}
 
 
 def names(tree: ast.Module) -> Iterator[str]:

@@ -19,6 +19,8 @@ from packager.recipe import load_recipe
 
 PATH = BundlePath("wearable", "digits", "1.0.0")
 RECIPE = """
+[[technique]]
+name = "int8-static"
 [inputs.x]
 meaning = "8 by 8 pixels, row by row"
 range = [0, 1]

@@ -10,6 +10,7 @@ import pytest
 from device_client.errors import UsageError
 from device_client.inference.walker import ValueSpec
 from packager.data import Dataset, fit_dataset, read_arrays
+from packager.feed import feed_rows, rows_per_run
 from packager.split import split_dataset
 
 from .models import TRAINER, rows, save_npz
@@ -98,6 +99,8 @@ def test_a_data_function_must_return_a_mapping(tmp_path: Path, monkeypatch: pyte
         pytest.param({"x": np.full((3, 6), np.nan)}, "data_value", id="not a number"),
         pytest.param({"x": np.full((3, 6), "a")}, "data_type", id="text"),
         pytest.param({"x": np.full((3, 6), 1j)}, "data_type", id="complex"),
+        pytest.param({"x": rows(3), "y": np.array(["cat", "dog", "cat"])}, "data_type", id="labels as text"),
+        pytest.param({"x": rows(3), "y": np.array([0, np.nan, 1])}, "data_value", id="label that is no number"),
         pytest.param({"x": rows(3), "groups": rows(3)}, "data_type", id="groups of floats"),
         pytest.param({"x": rows(3), "y": np.array([0, np.inf, 1])}, "data_value", id="infinite target"),
     ],
@@ -152,6 +155,53 @@ def test_a_given_split_is_used_as_it_is() -> None:
     names = np.array(["calibration"] * 3 + ["test"] * 7)
     parts = split(fit(x=rows(10), split=names))
     assert (len(parts.calibration), parts.validation, len(parts.test), parts.origin) == (3, None, 7, "given")
+
+
+def test_training_rows_are_a_part_of_their_own_and_stand_in_the_digests() -> None:
+    names = np.array(["calibration", "train", "test", "train", "validation"])
+    x = rows(5)
+    parts = split(fit(x=x, y=np.arange(5), split=names))
+    assert np.array_equal(parts.train.inputs["image"], x[[1, 3]])
+    assert parts.train.labels.tolist() == [1, 3]
+    assert [name for name, _ in parts.digests()] == ["calibration", "test", "train", "validation"]
+    assert len({digest for _, digest in parts.digests()}) == 4
+
+
+def test_the_seeded_split_gives_no_row_to_training() -> None:
+    assert split(fit(x=rows(50))).train is None
+
+
+def test_a_row_or_group_that_is_trained_on_cannot_be_tested_on() -> None:
+    names = np.array(["calibration", "train", "test", "test"])
+    x = rows(4)
+    x[3] = x[1]
+    for arrays in ({"x": x}, {"x": rows(4), "groups": np.array([0, 1, 2, 1])}):
+        with pytest.raises(UsageError) as caught:
+            split(fit(**arrays, split=names))
+        assert caught.value.code == "data_leak"
+
+
+def test_a_dynamic_axis_takes_any_size_but_none() -> None:
+    specs = (ValueSpec("x", "float32", ("N", "T")),)
+    assert fit_dataset({"x": rows(3, (9,))}, specs, where="d").inputs["x"].shape == (3, 9)
+    with pytest.raises(UsageError) as caught:
+        fit_dataset({"x": rows(3, (0,))}, specs, where="d")
+    assert caught.value.code == "data_shape"
+
+
+STATE = (ValueSpec("x", "float32", ("N", 3)), ValueSpec("state", "float32", (2, "N", 4)), ValueSpec("rate", "int64", ()))
+
+
+def test_a_recurrent_state_and_a_scalar_have_one_whole_tensor_per_row() -> None:
+    arrays = {"x": rows(5, (3,)), "state": rows(5, (2, 1, 4)), "rate": np.full(5, 16000)}
+    data = fit_dataset(arrays, STATE, where="d")
+    fed = feed_rows(STATE, data.inputs, start=4)
+    assert {name: array.shape for name, array in fed.items()} == {"x": (1, 3), "state": (2, 1, 4), "rate": ()}
+    assert np.array_equal(fed["state"], arrays["state"][4])
+    assert rows_per_run(STATE, data.inputs, limit=9) == 1
+    with pytest.raises(UsageError) as caught:
+        fit_dataset({**arrays, "state": rows(5, (3, 1, 4))}, STATE, where="d")
+    assert (caught.value.code, caught.value.expected) == ("data_shape", "(rows, 2, N, 4)")
 
 
 def test_a_given_split_may_be_bytes() -> None:

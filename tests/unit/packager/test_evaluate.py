@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from device_client.errors import UsageError
 from device_client.inference.walker import check_model
 from packager.data import Dataset
 from packager.evaluate import BATCH_ROWS, Judge, make_judge, run_rows
-from packager.latency import measure_ratio
 
 from .models import mlp, rows
 
@@ -31,7 +29,8 @@ LABELS = np.arange(60) % 3
     ("outputs", "labels", "task", "metric"),
     [
         pytest.param(SCORES, LABELS, "auto", "accuracy", id="class scores with labels"),
-        pytest.param(SCORES, None, "auto", "fidelity", id="class scores without labels"),
+        pytest.param(SCORES, None, "auto", "agreement", id="class scores without labels"),
+        pytest.param(SCORES, None, "regression", "fidelity", id="declared regression without targets"),
         pytest.param(SCORES, None, "classification", "agreement", id="declared classification without labels"),
         pytest.param(SCORES[:, :1], SCORES[:, 0], "auto", "r2", id="one value with targets"),
         pytest.param(SCORES.reshape(60, 3, 1), None, "auto", "fidelity", id="an image or a sequence"),
@@ -105,23 +104,3 @@ def test_all_rows_come_out_in_order_in_batches_or_one_by_one(batch: int | str) -
     assert sum(steps) == samples
     single = run_rows(check_model(mlp(batch=batch)), data.take(np.array([samples - 1])))["y"]
     assert np.allclose(found[-1:], single, atol=1e-6)
-
-
-def test_the_latency_ratio_comes_from_interleaved_readings() -> None:
-    """A machine that gets slower all the time must not make the model that runs second look slower."""
-    ticks = count()
-
-    def clock() -> float:
-        return 1.2 ** next(ticks)
-
-    model = check_model(mlp())
-    ratio = measure_ratio(model, model, {"x": rows(1)}, rounds=30, clock=clock)
-    assert ratio.ratio == pytest.approx(1.0, abs=0.15)
-    assert ratio.low <= ratio.ratio <= ratio.high
-    assert ratio.to_json()["how"] == "measured"
-
-
-def test_two_rounds_are_too_few_for_an_interval() -> None:
-    model = check_model(mlp())
-    with pytest.raises(ValueError, match="at least 3"):
-        measure_ratio(model, model, {"x": rows(1)}, rounds=2)

@@ -15,12 +15,12 @@ from packager.golden_plan import GoldenPlan
 from packager.mutations import make_mutants
 from packager.probe_search import WIDTH, search_steps, seek_probe
 from packager.probes import ProbeSpec, make_probes
-from packager.quantise import Int8Static, quantise_int8_static
+from packager.ptq.static import Int8Static, quantise_int8_static
 from packager.shrink import shrink_model
 from packager.tolerance import choose_tolerance, output_step
 
 from .models import convnet, mlp, rows
-from .test_quantise import dataset
+from .test_ptq_static import dataset
 
 SPEC = ProbeSpec("x", "float32", (6,), 0.0, 1.0)
 IMAGE = ProbeSpec("x", "float32", (1, 8, 8), 0.0, 1.0)

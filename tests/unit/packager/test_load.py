@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from device_client.errors import LimitError, UsageError
+from device_client.errors import FormatError, LimitError, UsageError
 from device_client.inference.session import open_session
 from device_client.inference.walker import check_model
+from packager.features import check_own
 from packager.load import LoadedModel, load_model
 from packager.shrink import shrink_model
 
 from .models import TRAINER, convnet, graph, mlp, op_types, rows, write
+from .networks import branching, constant, finished, looping, torch_networks, value
 
 
 def load(text: str, example: Any = None) -> LoadedModel:
@@ -93,22 +96,6 @@ def test_equal_constants_are_kept_once() -> None:
     assert np.array_equal(outputs(shrunk, rows(4)), outputs(source, rows(4)))
 
 
-def _half() -> bytes:
-    return graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.ones((6, 3))}, x=["N", 6], y=["N", 3], dtype=TensorProto.FLOAT16
-    )
-
-
-def _loop() -> bytes:
-    then = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["t"])], "t", [], [helper.make_tensor_value_info("t", 1, ["N", 6])]
-    )
-    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=then)]
-    model = onnx.load_from_string(graph(nodes, {}, x=["N", 6], y=["N", 6]))
-    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
-    return model.SerializeToString()
-
-
 def _external() -> bytes:
     model = onnx.load_from_string(mlp())
     tensor = model.graph.initializer[0]
@@ -135,12 +122,54 @@ def _quantised() -> bytes:
     return model.SerializeToString()
 
 
-def _fixed_batch() -> bytes:
-    return mlp(batch=4)
+def _custom_integer_operator() -> bytes:
+    model = onnx.load_from_string(branching())
+    branch = model.graph.node[3].attribute[0].g
+    branch.node[1].domain = "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    return model.SerializeToString()
 
 
-def _dynamic_inside() -> bytes:
-    return graph([helper.make_node("Relu", ["x"], ["y"])], {}, x=["N", "T"], y=["N", "T"])
+def _weights(number: float, op_type: str) -> bytes:
+    model = onnx.load_from_string(mlp())
+    assert model.graph.node[0].op_type == op_type
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[0, 0] = number
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "first.weight"))
+    return model.SerializeToString()
+
+
+def _no_input() -> bytes:
+    nodes = [helper.make_node("Relu", ["c"], ["y"])]
+    return finished(helper.make_graph(nodes, "g", [], [value("y", [1, 3])], [constant("c", np.ones((1, 3)))]))
+
+
+def _text_input() -> bytes:
+    nodes = [helper.make_node("StringNormalizer", ["x"], ["y"])]
+    return finished(
+        helper.make_graph(nodes, "g", [value("x", [1, 3], TensorProto.STRING)], [value("y", [1, 3], TensorProto.STRING)])
+    )
+
+
+def _sequence_output() -> bytes:
+    nodes = [helper.make_node("SequenceConstruct", ["x"], ["y"])]
+    output = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, ["N", 3])
+    return finished(helper.make_graph(nodes, "g", [value("x", ["N", 3])], [output]))
+
+
+def _reserved_name() -> bytes:
+    nodes = [helper.make_node("Relu", ["y"], ["z"])]
+    return finished(helper.make_graph(nodes, "g", [value("y", ["N", 3])], [value("z", ["N", 3])]))
+
+
+def _batch_in_a_constant() -> bytes:
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
+    return graph(nodes, {"s": np.array([4, 2, 3])}, x=[4, 6], y=[4, 2, 3])
+
+
+def _random() -> bytes:
+    nodes = [helper.make_node("RandomNormalLike", ["x"], ["n"]), helper.make_node("Add", ["x", "n"], ["y"])]
+    return graph(nodes, {}, x=["N", 6], y=["N", 6])
 
 
 def _refused_by_the_runtime() -> bytes:
@@ -157,13 +186,18 @@ def _missing_input() -> bytes:
 @pytest.mark.parametrize(
     ("make", "code"),
     [
-        pytest.param(_half, "model_precision", id="half precision"),
-        pytest.param(_loop, "model_control_flow", id="control flow"),
         pytest.param(_external, "model_external_data", id="external data"),
         pytest.param(_custom_domain, "model_domain", id="custom operators"),
         pytest.param(_quantised, "model_quantised", id="quantised already"),
-        pytest.param(_fixed_batch, "model_signature", id="fixed batch of four"),
-        pytest.param(_dynamic_inside, "model_signature", id="dynamic axis besides the batch"),
+        pytest.param(_custom_integer_operator, "model_domain", id="a custom operator inside a branch"),
+        pytest.param(lambda: _weights(np.nan, "Gemm"), "model_values", id="weights that are not numbers"),
+        pytest.param(lambda: _weights(np.inf, "Gemm"), "model_values", id="infinite weights"),
+        pytest.param(_no_input, "model_signature", id="no input"),
+        pytest.param(_text_input, "model_signature", id="text as input"),
+        pytest.param(_sequence_output, "model_signature", id="a sequence as output"),
+        pytest.param(_reserved_name, "model_signature", id="an input called y"),
+        pytest.param(_batch_in_a_constant, "model_signature", id="a batch of four in a constant"),
+        pytest.param(_random, "model_random", id="random numbers"),
         pytest.param(_refused_by_the_runtime, "model_runtime", id="two nodes of one name"),
         pytest.param(_missing_input, "model_invalid", id="a node reads what nobody writes"),
         pytest.param(lambda: b"garbage that is no protobuf", "model_syntax", id="not protobuf"),
@@ -266,3 +300,196 @@ def test_weights_in_packed_integers_are_stored_raw_where_a_device_would_not_read
     loaded = load(write(tmp_path, data))
     assert loaded.source_bytes == len(data)
     assert outputs(loaded.model.data, np.ones((2, 3), np.float32)).tolist() == [[-1.0] * 3] * 2
+
+
+def test_the_error_about_weights_names_the_tensor(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"first\.weight.*NaN") as caught:
+        load(write(tmp_path, _weights(np.nan, "Gemm")))
+    assert "1 of 96" in str(caught.value)
+
+
+def test_custom_operators_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"com\.example:MatMul"):
+        load(write(tmp_path, _custom_integer_operator()))
+
+
+def test_an_infinite_mask_is_no_broken_weight(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Add", ["x", "m"], ["h"]), helper.make_node("Softmax", ["h"], ["y"])]
+    source = graph(nodes, {"m": np.array([0.0, -np.inf, 0.0])}, x=["N", 3], y=["N", 3])
+    assert outputs(load(write(tmp_path, source)).model.data, np.zeros((1, 3), np.float32)).tolist() == [[0.5, 0.0, 0.5]]
+
+
+@pytest.mark.parametrize(("make", "feature"), [(branching, "If"), (looping, "Loop")], ids=["if", "loop"])
+def test_control_flow_loads_and_is_named_as_a_feature(tmp_path: Path, make: Callable[[], bytes], feature: str) -> None:
+    loaded = load(write(tmp_path, make()))
+    assert loaded.features == (f"control-flow:{feature}",)
+    with pytest.raises(FormatError):
+        check_model(loaded.model.data)
+    assert check_model(loaded.model.data, features=loaded.features) == loaded.model
+
+
+def test_a_branch_that_is_never_taken_goes_with_its_control_flow(tmp_path: Path) -> None:
+    model = onnx.load_from_string(branching())
+    model.graph.node[3].input[0] = "always"
+    model.graph.initializer.append(constant("always", True, np.bool_))
+    loaded = load(write(tmp_path, model.SerializeToString()))
+    assert loaded.features == ()
+    assert np.array_equal(outputs(loaded.model.data, rows(2)), outputs_of(model.SerializeToString(), rows(2)))
+
+
+def outputs_of(data: bytes, x: Any) -> Any:
+    with open_session(check_own(data)) as session:
+        return session.run({"x": x})["y"]
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 11, 12])
+def test_every_opset_from_seven_is_raised(tmp_path: Path, opset: int) -> None:
+    """Operators whose form changed: axes that were attributes, a Softmax over all axes behind, a BatchNormalization."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["c", "one", "zero", "zero", "one"], ["b"]),
+        helper.make_node("Dropout", ["b"], ["d"]),
+        helper.make_node("Unsqueeze", ["d"], ["u"], axes=[1]),
+        helper.make_node("Squeeze", ["u"], ["s"], axes=[1]),
+        helper.make_node("Softmax", ["s"], ["f"], axis=1),
+        helper.make_node("ReduceSum", ["f"], ["y"], axes=[3], keepdims=0),
+    ]
+    constants = {"w": np.random.default_rng(0).standard_normal((2, 1, 3, 3)), "one": np.ones(2), "zero": np.zeros(2)}
+    source = graph(nodes, constants, x=[1, 1, 4, 4], y=[1, 2, 4], opset=opset, inputs_too=True)
+    loaded = load(write(tmp_path, source))
+    assert loaded.model.opset >= 13
+    assert not {"Dropout", "BatchNormalization"} & set(op_types(loaded.model.data))
+    x = rows(1, (1, 4, 4))
+    assert np.allclose(outputs(loaded.model.data, x), outputs(source, x), atol=1e-6)
+
+
+def test_a_fixed_batch_that_nothing_depends_on_becomes_dynamic(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, mlp(batch=4)))
+    assert loaded.model.inputs[0].shape == ("batch", 6)
+    assert np.allclose(outputs(loaded.model.data, rows(3)), outputs(mlp(), rows(3)), atol=1e-6)
+
+
+def test_a_model_whose_rows_change_each_other_runs_one_at_a_time(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ReduceMean", ["x"], ["m"], axes=[0]), helper.make_node("Sub", ["x", "m"], ["y"])]
+    loaded = load(write(tmp_path, graph(nodes, {}, x=["N", 6], y=["N", 6])))
+    assert loaded.model.inputs[0].shape == (1, 6)
+    assert any("one row" in note for note in loaded.notes)
+
+
+def test_a_dynamic_axis_inside_stays(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("ReduceMax", ["h"], ["y"], axes=[1], keepdims=0)]
+    loaded = load(write(tmp_path, graph(nodes, {"w": np.ones((6, 3))}, x=["N", "T", 6], y=["N", 3])))
+    assert loaded.model.inputs[0].shape == ("N", "T", 6)
+    assert loaded.model.outputs[0].shape == ("N", 3)
+
+
+def test_a_state_with_its_batch_inside_and_a_scalar_are_taken_whole(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["rate"], ["r"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["state"], ["s"], keepdims=0),
+        helper.make_node("Mul", ["x", "r"], ["h"]),
+        helper.make_node("Add", ["h", "s"], ["y"]),
+    ]
+    inputs = [value("x", ["batch", 4]), value("state", [2, "batch", 3]), value("rate", [], TensorProto.INT64)]
+    source = finished(helper.make_graph(nodes, "g", inputs, [value("y", ["batch", 4])]))
+    data = {"x": np.ones((2, 4)), "state": np.ones((2, 2, 1, 3), np.float32), "rate": np.array([3, 5])}
+    loaded = load(write(tmp_path, source), data)
+    assert [spec.shape for spec in loaded.model.inputs] == [("batch", 4), (2, "batch", 3), ()]
+
+
+def test_functions_inside_the_file_are_inlined(tmp_path: Path) -> None:
+    body = [helper.make_node("Mul", ["a", "a"], ["s"]), helper.make_node("Add", ["s", "a"], ["b"])]
+    function = helper.make_function("ours", "SquareAndAdd", ["a"], ["b"], body, [helper.make_opsetid("", 17)])
+    nodes = [helper.make_node("SquareAndAdd", ["x"], ["y"], domain="ours")]
+    made = helper.make_graph(nodes, "g", [value("x", ["N", 4])], [value("y", ["N", 4])])
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("ours", 1)]
+    model = helper.make_model(made, opset_imports=imports, functions=[function], ir_version=8)
+    loaded = load(write(tmp_path, model.SerializeToString()))
+    assert sorted(op_types(loaded.model.data)) == ["Add", "Mul"]
+    assert outputs(loaded.model.data, np.full((1, 4), 3, np.float32)).tolist() == [[12.0] * 4]
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Entry points of the networks, by name."""
+    module = types.ModuleType("networks_for_load")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    texts = {}
+    for index, (name, make) in enumerate(torch_networks().items()):
+        setattr(module, f"net{index}", make)
+        texts[name] = f"{module.__name__}:net{index}"
+    return texts
+
+
+@pytest.mark.parametrize("name", list(torch_networks()))
+def test_a_torch_network_loads_to_the_same_bytes_twice(networks: dict[str, str], name: str) -> None:
+    one, other = (load(networks[name]) for _ in range(2))
+    assert one.model.data == other.model.data
+    assert one.module is not None
+    assert not one.module.training
+    assert not {"Identity", "Dropout"} & set(op_types(one.model.data))
+    is_stateful = name == "stateful lstm"
+    assert all((spec.shape or ("",))[0] == "batch" for spec in one.model.inputs) != is_stateful
+    assert not is_stateful or one.model.inputs[0].shape == (3, 1, 5)
+
+
+def test_outputs_in_a_dictionary_keep_their_names_and_sizes(networks: dict[str, str]) -> None:
+    loaded = load(networks["detector"])
+    assert [(spec.name, spec.shape) for spec in loaded.model.outputs] == [("scores", ("batch", 6, 64)), ("boxes", ("batch", 8, 64))]
+
+
+def test_a_weight_that_three_layers_share_is_kept_once(networks: dict[str, str]) -> None:
+    graph_of = onnx.load_from_string(load(networks["shared weights"]).model.data).graph
+    assert len([node for node in graph_of.node if node.op_type == "Gemm"]) == 3
+    assert len(graph_of.initializer) == 2
+
+
+def test_a_bare_module_takes_arrays_called_like_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "two_for_load.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, age, weight, scale=2.0):\n"
+        "        return (age + weight) * scale\n"
+        "def model():\n"
+        "    return Net()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    loaded = load("two_for_load:model", {"weight": rows(2, (3,)), "age": rows(2, (3,)), "y": np.zeros(2)})
+    assert [spec.name for spec in loaded.model.inputs] == ["age", "weight"]
+
+
+def test_a_branch_on_values_that_tracing_bakes_in_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "baked_for_load.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x * 2 if float(x.sum()) > 1 else x * 3\n"
+        "def model():\n"
+        "    return Net(), torch.tensor([[0.1], [5.0]])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(UsageError) as caught:
+        load("baked_for_load:model")
+    assert caught.value.code == "model_export"
+
+
+def test_an_operator_of_the_runtime_itself_is_kept_and_named_as_a_feature(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gelu", ["x"], ["y"], domain="com.microsoft")]
+    made = helper.make_graph(nodes, "g", [value("x", ["N", 4])], [value("y", ["N", 4])])
+    loaded = load(write(tmp_path, finished(made, domains=("com.microsoft",))))
+    assert loaded.features == ("domain:com.microsoft",)
+
+
+def test_data_that_is_not_finite_is_not_what_the_model_is_compared_on(tmp_path: Path) -> None:
+    """What is wrong with DATA is said where it is read, not as a fault of the model."""
+    assert load(write(tmp_path, mlp()), {"x": np.full((2, 6), np.nan)}).model.inputs[0].shape == ("N", 6)
+
+
+def test_a_model_that_runs_on_nothing_is_refused_with_the_reason_of_the_runtime(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
+    source = graph(nodes, {"s": np.array([7, 5])}, x=["N", 6], y=[7, 5])
+    with pytest.raises(UsageError, match=r"runtime failed.*Reshape") as caught:
+        load(write(tmp_path, source))
+    assert caught.value.code == "model_runtime"

@@ -21,11 +21,12 @@ from device_client.console import run_main
 from device_client.errors import FormatError, IntegrityError, StateError, UsageError
 from packager import measurements, writer
 from packager.pack import PackRequest, PackResult, pack
-from packager.recipe import Recipe, load_recipe
+from packager.recipe import LatencyPlan, Recipe, load_recipe
 from packager.reissue import reissue_bundle
 from packager.writer import write_layout
 
 from .models import PATH, graph, mlp, pack_request, rows, save_npz, write
+from .networks import branching
 
 ROOT = Path(sealift.__file__).parent
 
@@ -75,12 +76,13 @@ def test_the_contract_says_what_was_declared_and_measured(packed: PackResult) ->
     variant = contract.variant("int8-static")
     assert contract.path == PATH
     assert contract.task == "classification"
-    assert contract.features == ()
+    assert contract.features == ("encoding:codebook",)
     assert (contract.inputs[0].meaning, contract.inputs[0].range) == ("8 by 8 pixels, row by row", (0.0, 1.0))
     assert contract.inputs[0].shape == ("batch", 64)
     assert (variant.requires.arch, variant.requires.cpu_features) == ((), ())
     assert variant.expected.metric == "accuracy"
-    assert variant.model.digest == variant.layer
+    assert variant.model.digest == packed.facts.shipped[0].model.digest
+    assert variant.layer == packed.facts.stored(packed.facts.shipped[0]).digest
     assert [name for name, _ in contract.lineage.datasets] == ["calibration", "test", "validation"]
     assert {"numpy", "onnx", "onnxruntime", "sealift"} <= {name for name, _ in contract.lineage.tools}
 
@@ -101,6 +103,10 @@ def test_the_report_binds_figures_to_bytes_and_says_how_they_were_obtained(packe
     contract = packed.bundle.contract
     assert report["budget"]["verdict"] in ("met", "unproven")
     assert report["variants"][0]["digest"] == str(contract.variants[0].model.digest)
+    (stored,) = packed.bundle.manifest.layers_of(media_types.WEIGHT)
+    assert report["variants"][0]["bytes"] == contract.variants[0].model.size
+    assert report["variants"][0]["stored"]["bytes"] == stored.size < contract.variants[0].model.size
+    assert report["variants"][0]["stored"]["encoding"] == stored.annotation(media_types.ANNOTATION_ENCODING) == "codebook"
     assert report["variants"][0]["evaluation"]["how"] == "measured"
     assert report["variants"][0]["ram_bytes"]["how"] == "modelled"
     assert report["recipe"]["digest"] == str(contract.lineage.recipe)
@@ -190,7 +196,7 @@ def test_a_variant_that_is_larger_than_the_original_does_not_ship(tmp_path: Path
 
 
 def test_an_unproven_budget_ships_with_its_label(tmp_path: Path) -> None:
-    data = save_npz(tmp_path, x=rows(80, (64,)), y=np.zeros(80, np.int64))
+    data = save_npz(tmp_path, x=rows(80, (64,)), y=np.arange(80) % 10)
     recipe = replace(Recipe(), budget=replace(Recipe().budget, accuracy_drop=0.001))
     model = write(tmp_path, mlp(features=64, hidden=64, classes=10))
     result = pack(PackRequest(model, data, PATH, Counter(0, 1), tmp_path / "b", recipe))
@@ -293,7 +299,8 @@ def test_the_command_prints_the_digest_and_figures(trained: Path, tmp_path: Path
     assert run_main(sealift.cli, prog_name="sealift", args=[*arguments, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["manifest"] == str(open_bundle(tmp_path / "b")[1].digest)
-    assert printed["size"]["ratio"] > 2.5
+    assert printed["size"]["stored"] < printed["size"]["after"]
+    assert printed["size"]["stored_ratio"] > printed["size"]["ratio"] > 2.5
     assert printed["accuracy"]["after"]["interval"][0] < printed["accuracy"]["after"]["value"]
     assert printed["latency_ratio"]["ratio"] > 0
     assert run_main(sealift.cli, prog_name="sealift", args=arguments) == 2  # the target exists now
@@ -352,3 +359,46 @@ def test_help_needs_no_extra_and_a_missing_one_prints_the_install_line(tmp_path:
     missing = subprocess.run([*command, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert missing.returncode == 2
     assert "pip install 'sealift[packager]'" in missing.stderr
+
+
+def test_without_data_inputs_are_made_up_and_the_report_and_the_command_say_so(tmp_path: Path) -> None:
+    write(tmp_path, mlp(features=64, hidden=64))
+    (tmp_path / "r.toml").write_text("[data]\nsynthetic_rows = 100\n[latency]\nrounds = 0\n")
+    where = ["--line", "wearable", "--name", "digits", "--version", "1", "--out", "b", "--recipe", "r.toml"]
+    done = run_cli("pack", "model.onnx", *where, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "made-up inputs" in done.stderr
+    told = json.loads(done.stdout)
+    assert (told["task"], told["metric"], told["data"]) == ("none", "agreement", "synthetic")
+    report = json.loads(layer(tmp_path / "b", media_types.REPORT))
+    assert report["data"]["split"] == "synthetic"
+    assert "made up" in report["data"]["note"]
+    assert report["data"]["rows"]["test"] == 60
+
+
+def test_rows_to_train_on_stand_in_the_lineage_and_anomaly_scores_are_judged_by_their_ranking(tmp_path: Path) -> None:
+    x = rows(300, (64,))
+    scores = x @ np.linspace(-1, 1, 64)
+    split = np.array(["calibration", "train", "test"])[np.arange(300) % 3]
+    data = save_npz(tmp_path, x=x, y=(scores > np.median(scores)).astype(np.int64), split=split)
+    weights = {"w": np.linspace(-1, 1, 64)[:, np.newaxis].repeat(40, axis=1), "v": np.ones((40, 1)) / 40}
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("MatMul", ["h", "v"], ["y"])]
+    model = write(tmp_path, graph(nodes, weights, x=["N", 64], y=["N", 1]))
+    recipe = replace(Recipe(), task="anomaly", metric="average-precision", latency=LatencyPlan(0))
+    result = pack(PackRequest(model, data, PATH, Counter(0, 1), tmp_path / "b", recipe))
+    contract = open_bundle(result.out)[1].contract
+    assert contract.task == "anomaly"
+    assert contract.variants[0].expected.metric == "average-precision"
+    assert [name for name, _ in contract.lineage.datasets] == ["calibration", "test", "train"]
+    report = json.loads(layer(result.out, media_types.REPORT))
+    assert report["data"]["rows"] == {"calibration": 100, "validation": 0, "test": 100, "train": 100}
+    assert report["variants"][0]["evaluation"]["drop"]["unit"] == "points"
+
+
+def test_the_contract_names_the_control_flow_of_what_ships_and_a_device_reads_it(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((80, 6)).astype(np.float32)
+    request = PackRequest(
+        write(tmp_path, branching()), save_npz(tmp_path, x=x), PATH, Counter(0, 1), tmp_path / "b", Recipe(techniques=())
+    )
+    contract = open_bundle(pack(request).out)[1].contract
+    assert "control-flow:If" in contract.features

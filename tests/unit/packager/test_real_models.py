@@ -11,8 +11,8 @@ import pytest
 
 from device_client.bundle.counter import Counter
 from device_client.bundle.path import BundlePath
-from device_client.errors import UsageError
 from device_client.inference.walker import check_model
+from packager.features import check_own
 from packager.load import load_model
 from packager.pack import PackRequest, PackResult, pack
 from packager.recipe import LatencyPlan, Recipe
@@ -55,17 +55,31 @@ def test_a_network_without_labels_is_judged_by_agreement(data_dir: Path, tmp_pat
     assert result.facts.candidates[0].size_bytes < 90_000
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        pytest.param("silero_vad_16k.onnx", "model_control_flow", id="control flow"),
-        pytest.param("squeezenet_fp16.onnx", "model_precision", id="half precision"),
-    ],
-)
-def test_a_network_that_cannot_be_packed_says_why(data_dir: Path, name: str, code: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        load_model(str(data_dir / "models-onnx" / name), seed=0, example=dict)
-    assert caught.value.code == code
+def test_half_precision_weights_are_widened(data_dir: Path) -> None:
+    loaded = load_model(str(data_dir / "models-onnx/squeezenet_fp16.onnx"), seed=0, example=dict)
+    assert [(spec.name, spec.dtype) for spec in loaded.model.inputs] == [("data_0", "float32")]
+    assert "float16 widened to float32" in loaded.notes
+    assert check_model(loaded.model.data).opset >= 13
+
+
+def test_a_speech_detector_with_state_and_control_flow_loads(data_dir: Path) -> None:
+    rows = {
+        "input": np.random.default_rng(0).standard_normal((2, 512)).astype(np.float32),
+        "state": np.zeros((2, 2, 1, 128), np.float32),
+        "sr": np.array([16_000, 8_000]),
+    }
+    loaded = load_model(str(data_dir / "models-onnx/silero_vad_16k.onnx"), seed=0, example=lambda: rows)
+    assert loaded.features == ("control-flow:If",)
+    assert [spec.shape for spec in loaded.model.inputs] == [("batch", "sequence"), (2, "batch", 128), ()]
+    assert len(loaded.model.data) < loaded.source_bytes
+
+
+@pytest.mark.parametrize("name", ["micro_8k_2021-03-22", "micro_8k_2021-04-01", "vad_16k_op15_2025-11-06"])
+def test_releases_with_branches_of_other_opsets_load(data_dir: Path, name: str) -> None:
+    rows = {"input": np.random.default_rng(0).standard_normal((2, 4000)).astype(np.float32)}
+    prefix = "silero_model_" if name.startswith("micro") else "silero_"
+    loaded = load_model(str(data_dir / f"delta-pairs/{prefix}{name}.onnx"), seed=0, example=lambda: rows)
+    assert check_own(loaded.model.data).opset >= 13
 
 
 def test_a_detector_of_opset_nine_loads(data_dir: Path) -> None:

@@ -8,8 +8,10 @@ import pytest
 import sealift
 from device_client.bundle.preprocessing import Scale
 from device_client.errors import UsageError
-from packager.quantise import Int8Static
+from packager.auto.settings import AutoPlan
+from packager.ptq.static import Int8Static
 from packager.recipe import Recipe, load_recipe, read_recipe
+from packager.technique import TechniqueStep
 
 FULL = """
 schema = 1
@@ -54,11 +56,28 @@ def load(folder: Path, text: str) -> Recipe:
     return load_recipe(path)
 
 
-def test_without_a_file_it_is_static_int8() -> None:
+def test_without_a_file_it_is_a_search() -> None:
     recipe = load_recipe(None)
-    assert [step.name for step in recipe.techniques] == ["int8-static"]
-    assert recipe.techniques[0].config == Int8Static()
-    assert recipe.techniques[0].config.reduce_range
+    assert recipe.auto == AutoPlan()
+    assert recipe.techniques == ()
+
+
+def test_a_recipe_with_techniques_is_no_search(tmp_path: Path) -> None:
+    recipe = load(tmp_path, "[[technique]]\nname = 'int8-static'\n[[variant]]\n[[variant.technique]]\nname = 'int8-static'")
+    assert recipe.auto is None
+    assert recipe.techniques == recipe.further[0] == (TechniqueStep("int8-static", Int8Static()),)
+
+
+@pytest.mark.parametrize("text", ["technique = []\n[auto]", "[[variant]]", "[auto]\n[[technique]]\nname = 'int8-static'"])
+def test_a_recipe_that_names_techniques_and_asks_for_a_search_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="not both"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["[auto]\nclasses = []", "[auto]\nclasses = ['mars']", "[auto]\nprefer = 'luck'", "[auto]\nx = 1"])
+def test_wrong_settings_of_a_search_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError):
+        load(tmp_path, text)
 
 
 def test_every_key_arrives(tmp_path: Path) -> None:
@@ -72,11 +91,11 @@ def test_every_key_arrives(tmp_path: Path) -> None:
 
 
 def test_the_digest_names_effective_values_and_not_the_writing(tmp_path: Path) -> None:
-    plain = load(tmp_path, "")
+    plain = load(tmp_path, "[[technique]]\nname='int8-static'\n")
     assert (
         load(tmp_path, "# a comment\nseed = 0\n[[technique]]\nname='int8-static'\n").digest() == plain.digest() == Recipe().digest()
     )
-    assert load(tmp_path, "seed = 1").digest() != plain.digest()
+    assert load(tmp_path, "seed = 1").digest() != load(tmp_path, "").digest() != plain.digest()
 
 
 @pytest.mark.parametrize(
@@ -95,6 +114,8 @@ def test_the_digest_names_effective_values_and_not_the_writing(tmp_path: Path) -
         pytest.param('task = "ranking"', "recipe_value", "", id="unknown task"),
         pytest.param("[budget]\naccuracy_drop = 1.5", "recipe_value", "", id="drop above one"),
         pytest.param("[budget]\naccuracy_drop = nan", "recipe_value", "", id="not a number"),
+        pytest.param('[storage]\nencodings = ["delta"]', "recipe_value", "", id="an encoding that nobody produces"),
+        pytest.param('[storage]\nencodings = ["zstd", "zstd"]', "recipe_value", "", id="an encoding twice"),
         pytest.param("[inputs.x]\nrange = [1, 0]", "recipe_value", "", id="range the wrong way round"),
         pytest.param("[inputs.x]\nrange = [-inf, 0]", "recipe_value", "", id="infinite range"),
         pytest.param("data = 3", "recipe_type", "", id="number for a table"),

@@ -42,3 +42,24 @@ def test_every_reference_leads_to_a_component(document: Any) -> None:
 def test_it_holds_no_time_and_its_serial_follows_from_its_content(document: Any) -> None:
     assert "timestamp" not in document["metadata"]
     assert serial_number(b"a") == serial_number(b"a") != serial_number(b"b")
+
+
+def test_each_variant_has_its_metric_quantisation_and_modelled_energy(document: Any, packed: PackResult) -> None:
+    variant = next(component for component in document["components"] if component["bom-ref"] == "variant:int8-static")
+    metric = variant["modelCard"]["quantitativeAnalysis"]["performanceMetrics"][0]
+    assert set(metric["confidenceInterval"]) == {"lowerBound", "upperBound"}
+    properties = {item["name"]: item["value"] for item in variant["properties"]}
+    assert (properties["sealift:precision"], properties["sealift:techniques"]) == ("int8", "int8-static")
+    assert properties["sealift:macs-int8"] == properties["sealift:macs"]
+    energies = variant["modelCard"]["considerations"]["environmentalConsiderations"]["energyConsumptions"]
+    assert len(energies) == 6
+    for entry in energies:
+        assert set(entry) == {"activity", "energyProviders", "activityEnergyCost", "properties"}
+        assert entry["activity"] == "inference"
+        assert entry["activityEnergyCost"]["unit"] == "kWh"
+        assert 0 < entry["activityEnergyCost"]["value"] < 1e-6
+        assert {"name": "sealift:kind", "value": "modelled"} in entry["properties"]
+
+
+def test_the_licence_is_the_one_that_the_recipe_states(document: Any) -> None:
+    assert document["metadata"]["component"]["licenses"] == [{"license": {"name": "BSD-3-Clause"}}]

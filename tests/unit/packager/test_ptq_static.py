@@ -15,7 +15,8 @@ from device_client.inference.walker import check_model
 from packager.contract_writer import requirements
 from packager.data import Dataset
 from packager.load import load_model
-from packager.quantise import Int8Static, is_saturation_safe, quantise_int8_static
+from packager.ptq.saturation import is_saturation_safe
+from packager.ptq.static import Int8Static, quantise_int8_static
 
 from .models import convnet, graph, mlp, op_types, rows, write
 
@@ -192,3 +193,127 @@ def test_the_engine_leaves_no_handler_on_the_root_logger(tmp_path: Path, capsys:
     quantise_int8_static(prepared(tmp_path, mlp()), Int8Static(calibration="entropy"), dataset(rows(8)))
     assert logging.getLogger().handlers == before
     assert capsys.readouterr().out == ""
+
+
+def residual(*, channels: int = 8, uneven: bool = False) -> bytes:
+    """x (N, 1, 8, 8) -> Conv -> Relu -> [Conv -> Relu -> Conv] + itself -> Relu -> pool -> Gemm -> y (N, 4)."""
+    rng = np.random.default_rng(3)
+    spread = np.logspace(0, 2, channels).reshape(-1, 1, 1, 1) if uneven else 1.0
+    constants = {
+        "w1": rng.standard_normal((channels, 1, 3, 3)) * spread,
+        "w2": rng.standard_normal((channels, channels, 3, 3)) / 10 / (spread.reshape(1, -1, 1, 1) if uneven else 1.0),
+        "w3": rng.standard_normal((channels, channels, 3, 3)) / 10 * spread,
+        "w4": rng.standard_normal((4, channels)) / (spread.reshape(1, -1) if uneven else 1.0),
+        "b": rng.standard_normal(channels) * np.ravel(spread),
+        "b2": rng.standard_normal(channels),
+        "b3": rng.standard_normal(channels) * np.ravel(spread) * 0.5,
+    }
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b"], ["h1"], **pads),
+        helper.make_node("Relu", ["h1"], ["a1"]),
+        helper.make_node("Conv", ["a1", "w2", "b2"], ["h2"], **pads),
+        helper.make_node("Relu", ["h2"], ["a2"]),
+        helper.make_node("Conv", ["a2", "w3", "b3"], ["h3"], **pads),
+        helper.make_node("Add", ["a1", "h3"], ["s"]),
+        helper.make_node("Relu", ["s"], ["a3"]),
+        helper.make_node("GlobalAveragePool", ["a3"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w4"], ["y"], transB=1),
+    ]
+    return graph(nodes, constants, x=["N", 1, 8, 8], y=["N", 4])
+
+
+def noise(exact: bytes, approximate: bytes, x: Any) -> float:
+    """Mean squared error of the outputs as a share of their energy."""
+    want, have = run(exact, x), run(approximate, x)
+    return float(np.square(want - have).mean() / np.square(want).mean())
+
+
+def test_the_short_form_computes_what_the_pairs_compute_in_fewer_bytes(tmp_path: Path) -> None:
+    model, x = prepared(tmp_path, residual()), rows(32, (1, 8, 8))
+    pairs = quantise_int8_static(model, Int8Static(), dataset(x))
+    short = quantise_int8_static(model, Int8Static(format="qoperator"), dataset(x))
+    assert np.array_equal(run(pairs.data, x), run(short.data, x))
+    assert op_types(short.data).count("QLinearConv") == 3
+    assert {node.domain for node in onnx.load_from_string(short.data).graph.node} == {""}
+    check_model(short.data, features=())
+    assert len(short.data) < len(pairs.data) - 500
+    assert short.quantised_ops == pairs.quantised_ops
+    assert is_saturation_safe(short.data)
+
+
+def test_operators_that_move_values_work_on_the_integers_themselves(tmp_path: Path) -> None:
+    constants = {
+        "w": np.random.default_rng(0).standard_normal((4, 1, 3, 3)),
+        "v": np.random.default_rng(1).standard_normal((3, 36)),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"]),
+        helper.make_node("MaxPool", ["h"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], transB=1),
+    ]
+    model = prepared(tmp_path, graph(nodes, constants, x=["N", 1, 8, 8], y=["N", 3]))
+    x = rows(8, (1, 8, 8))
+    short = quantise_int8_static(model, Int8Static(format="qoperator"), dataset(x)).data
+    types = op_types(short)
+    assert types.index("QLinearConv") + 1 == types.index("MaxPool")
+    assert types.count("DequantizeLinear") == 3  # of the Gemm's input and weight, and of the output
+    assert noise(model, short, x) < 0.01
+
+
+@pytest.mark.parametrize(
+    "better",
+    [
+        pytest.param({"rounding": "gptq"}, id="gptq"),
+        pytest.param({"bias_correction": True}, id="bias correction"),
+        pytest.param({"rounding": "gptq", "bias_correction": True}, id="both"),
+    ],
+)
+def test_the_output_is_closer_with(tmp_path: Path, better: dict[str, Any]) -> None:
+    model, x = prepared(tmp_path, residual(channels=16)), rows(64, (1, 8, 8))
+    plain = quantise_int8_static(model, Int8Static(), dataset(x)).data
+    best = quantise_int8_static(model, Int8Static(**better), dataset(x))
+    unseen = rows(64, (1, 8, 8), seed=9)
+    assert noise(model, best.data, unseen) < 0.85 * noise(model, plain, unseen)
+    assert len(best.data) == len(plain)
+    assert is_saturation_safe(best.data)
+
+
+def test_signed_activations_give_a_model_as_close(tmp_path: Path) -> None:
+    model, x = prepared(tmp_path, residual()), rows(32, (1, 8, 8))
+    signed = quantise_int8_static(model, Int8Static(activations="s8", format="qoperator"), dataset(x)).data
+    zero_points = {tensor.data_type for tensor in onnx.load_from_string(signed).graph.initializer}
+    assert onnx.TensorProto.UINT8 not in zero_points
+    assert noise(model, signed, x) < 0.01
+
+
+def test_a_node_named_in_the_recipe_stays_fp32(tmp_path: Path) -> None:
+    model = prepared(tmp_path, residual())
+    index = op_types(model).index("Conv")
+    result = quantise_int8_static(model, Int8Static(exclude_nodes=(f"n{index}",)), dataset(rows(16, (1, 8, 8))))
+    assert dict(result.quantised_ops)["Conv"] == 2
+    assert any(
+        tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 4
+        for tensor in onnx.load_from_string(result.data).graph.initializer
+    )
+    with pytest.raises(UsageError) as caught:
+        quantise_int8_static(model, Int8Static(exclude_nodes=("n99",)), dataset(rows(16, (1, 8, 8))))
+    assert caught.value.code == "quantise_node"
+
+
+def test_float_outputs_leave_no_pair_after_a_product(tmp_path: Path) -> None:
+    model, x = prepared(tmp_path, mlp()), rows(32)
+    result = quantise_int8_static(model, Int8Static(float_outputs=True), dataset(x))
+    assert op_types(result.data)[-1] == "Gemm"
+    assert np.abs(run(model, x) - run(result.data, x)).max() < 0.06 * np.ptp(run(model, x))
+
+
+@pytest.mark.parametrize("key", ["weight_bits = 8", "reduce_range = false"])
+def test_a_recipe_can_name_the_bits_or_the_range(key: str) -> None:
+    import tomllib
+
+    from packager.toml_table import TomlTable
+
+    assert Int8Static.from_toml(TomlTable(tomllib.loads(key), where="r")) == Int8Static(reduce_range=False)

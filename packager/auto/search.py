@@ -1,0 +1,280 @@
+"""The search itself: tries chains in the order of expectation, follows up on the best, and stops when the time is over.
+
+    waves: first the planned chains; then, around the best of them, fewer quantised nodes where the budget is missed and
+    coarser weights where there is room. Every finished trial stands on its own, so that the search can end at any moment.
+
+It looks at the calibration and validation parts and never at the test part. Which trial comes next depends on results and,
+at the end of the time, on a clock; what was chosen is written out as a recipe, which repeats it without any search.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_client.errors import SealiftError, UsageError
+from device_client.inference.walker import CheckedModel
+from packager.auto.cache import TrialCache
+from packager.auto.choice import is_plausible, ranked
+from packager.auto.plans import coarser, first_wave, gentler, mixed
+from packager.auto.settings import AutoPlan
+from packager.auto.trial import Chain, Trial, describe_chain
+from packager.auto.workshop import Workshop
+from packager.data import Dataset
+from packager.encode.stored import store_model
+from packager.evaluate import Judge, make_judge, run_rows
+from packager.features import check_own
+from packager.feed import feed_rows
+from packager.latency import measure_ratio
+from packager.metrics import Z95
+from packager.ptq.saturation import is_saturation_safe
+from packager.ptq.sensitivity import NodeSensitivity, sensitivity
+from packager.ptq.static import Int8Static
+from packager.ptq.weight_only import WeightOnly
+from packager.technique import Compressed, TechniqueContext, TechniqueStep
+
+logger = logging.getLogger(__name__)
+
+MAX_ROWS = 1024  # to choose by; more would make trials slow and choices no better
+LATENCY_ROUNDS = 15
+_MAX_FOLLOWED = 3  # of the best trials are followed up
+_PRODUCTS = ("Gemm", "MatMul", "Conv")
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All trials in the order they were made, the best per device class first, and how the search ended."""
+
+    trials: tuple[Trial, ...]
+    ranking: Mapping[str, tuple[Trial, ...]]
+    rows: int
+    rows_from: str
+    ended: str
+
+
+def search(
+    original: Compressed,
+    context: TechniqueContext,
+    *,
+    plan: AutoPlan,
+    allowed_drop: float,
+    cache: TrialCache,
+    encodings: Sequence[str] = (),
+    metric: str = "auto",
+    output: str = "",
+    advance: Advance | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> SearchResult:
+    """Searches for variants.
+
+    Args:
+        original: the FP32 normal form.
+        context: calibration part, and validation and train parts where there are any.
+        plan: the settings.
+        allowed_drop: the accuracy budget.
+        cache: where finished chains are kept.
+        encodings: how a bundle may store what is found.
+        metric: as in the recipe.
+        output: as in the recipe.
+        advance: called with the share of the search that is over, in per cent since the last call.
+        clock: seconds, monotonic.
+    """
+    rows, rows_from = _rows_to_choose_by(context)
+    judge = _judge(original, rows, context, metric=metric, output=output)
+    run = _Run(
+        original,
+        context,
+        judge=judge,
+        plan=plan,
+        allowed_drop=allowed_drop,
+        cache=cache,
+        encodings=encodings,
+        advance=advance,
+        clock=clock,
+    )
+    for wave in (run.first, run.repair, run.refine):
+        for chain in wave():
+            if not run.goes_on():
+                break
+            run.attempt(chain)
+    run.measure_the_rest()
+    return run.result(rows_from)
+
+
+class _Run:
+    """The state of one search."""
+
+    def __init__(
+        self,
+        original: Compressed,
+        context: TechniqueContext,
+        *,
+        judge: Judge,
+        plan: AutoPlan,
+        allowed_drop: float,
+        cache: TrialCache,
+        encodings: Sequence[str],
+        advance: Advance | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._original, self._context, self._plan, self._allowed = original, context, plan, allowed_drop
+        self._clock, self._begun, self._shown, self._advance = clock, clock(), 0, advance
+        self._trains = plan.train and original.module is not None and context.train is not None
+        self._seconds = plan.seconds_for(len(original.data), trains=self._trains)
+        self._encodings = encodings
+        self._workshop = Workshop(original, context, cache)
+        self._judge = judge
+        self._checked = check_own(original.data)
+        self._feeds = feed_rows(self._checked.inputs, judge.test.inputs)
+        self.trials: list[Trial] = []
+        self._tried: set[Chain] = set()
+
+    def goes_on(self) -> bool:
+        """Whether there is time for another trial."""
+        return len(self.trials) < self._plan.max_trials and self._clock() - self._begun < self._seconds
+
+    def first(self) -> Iterator[Chain]:
+        """The planned chains."""
+        yield from first_wave(self._original.data, context=self._context, trains=self._trains, classes=self._plan.classes)
+
+    def repair(self) -> Iterator[Chain]:
+        """Where small chains miss the budget, or are slow: the same with less in INT8."""
+        made = [trial for trial in self.trials if trial.model is not None]
+        missed = [trial for trial in made if trial.drop > self._allowed]
+        for trial in sorted(missed, key=lambda trial: trial.drop)[:_MAX_FOLLOWED]:
+            yield from gentler(trial.chain, self._sensitivity)
+        slow = [trial for trial in made if trial.latency is not None and trial.latency.ratio > 1.0]
+        for trial in sorted(slow, key=lambda trial: trial.stored_bytes)[:1]:
+            yield from mixed(trial.chain, operators=_PRODUCTS)
+
+    def refine(self) -> Iterator[Chain]:
+        """Where the best is within the budget: the same with coarser weights."""
+        for kind in self._plan.classes:
+            for trial in self._ranking(kind)[:_MAX_FOLLOWED]:
+                yield from coarser(trial)
+
+    def _sensitivity(self, before: Chain, step: TechniqueStep) -> Sequence[NodeSensitivity]:
+        model = self._workshop.make(before).model
+        try:
+            if model is None:
+                return ()
+            if isinstance(step.config, WeightOnly):
+                return sensitivity(model.data, Int8Static(), self._context.calibration, weight_bits=step.config.bits)
+            return sensitivity(model.data, step.config, self._context.calibration)
+        except SealiftError as e:
+            logger.info("no sensitivity table: %s", e)
+            return ()
+
+    def attempt(self, chain: Chain) -> None:
+        """Makes and judges one chain, if it is a new one."""
+        if chain in self._tried:
+            return
+        self._tried.add(chain)
+        made = self._workshop.make(chain)
+        trial = Trial(chain, None, failure=made.failure) if made.model is None else self._judged(chain, made.model)
+        logger.info("tried %s: %s", describe_chain(chain), trial.failure or f"{trial.stored_bytes} bytes, drop {trial.drop:.4f}")
+        self.trials.append(trial)
+        self._show()
+
+    def measure_the_rest(self) -> None:
+        """Latency of what may ship and was not timed yet."""
+        for index, trial in enumerate(self.trials):
+            if trial.latency is None and is_plausible(trial, allowed_drop=self._allowed):
+                self.trials[index] = self._timed(trial)
+
+    def result(self, rows_from: str) -> SearchResult:
+        """What was found."""
+        timed_out = self._clock() - self._begun >= self._seconds
+        ended = f"after {self._seconds:g} s" if timed_out else "all planned trials are done"
+        ranking = {kind: tuple(self._ranking(kind)) for kind in self._plan.classes}
+        return SearchResult(tuple(self.trials), ranking, len(self._judge.test), rows_from, ended)
+
+    def _ranking(self, kind: str) -> list[Trial]:
+        return ranked(
+            self.trials,
+            original_bytes=len(self._original.data),
+            allowed_drop=self._allowed,
+            prefer=self._plan.prefer,
+            portable=kind == "portable",
+        )
+
+    def _judged(self, chain: Chain, model: Compressed) -> Trial:
+        try:
+            checked = check_own(model.data)
+            outputs = run_rows(checked, self._judge.test)
+        except SealiftError as e:
+            return Trial(chain, None, failure=f"the result does not run: {e}"[:300])
+        found = self._judge.evaluate(outputs, allowed_drop=self._allowed).drop
+        drop, spread = found.value, (found.high - found.low) / (2 * Z95)
+        trial = Trial(
+            chain,
+            model,
+            stored_bytes=len(model.data),
+            drop=drop,
+            spread=spread,
+            distortion=1.0 if found.value >= 1.0 else _distortion(self._judge.reference, outputs),  # broken outputs lose all
+            is_portable=is_saturation_safe(model.data),
+        )
+        if not is_plausible(trial, allowed_drop=self._allowed):
+            return trial  # neither encoded nor timed: both take long, and it cannot ship
+        return self._timed(replace(trial, stored_bytes=len(store_model(model.data, encodings=self._encodings).data)))
+
+    def _timed(self, trial: Trial) -> Trial:
+        if trial.model is None:
+            return trial
+        variant: CheckedModel = check_own(trial.model.data)
+        return replace(trial, latency=measure_ratio(self._checked, variant, self._feeds, rounds=LATENCY_ROUNDS))
+
+    def _show(self) -> None:
+        """Progress in per cent: by time, or by trials where there are few."""
+        if self._advance is None:
+            return
+        done = min(99, round(100 * (self._clock() - self._begun) / self._seconds))
+        if done > self._shown:
+            self._advance(done - self._shown)
+            self._shown = done
+
+
+def _distortion(reference: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> float:
+    """Mean over the float outputs of squared error by variance."""
+    shares = []
+    for name, want in reference.items():
+        if want.dtype.kind == "f":
+            spread = max(float(want.var(dtype=np.float64)), 1e-30)
+            shares.append(float(np.square(outputs[name].astype(np.float64) - want).mean()) / spread)
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def _judge(original: Compressed, rows: Dataset, context: TechniqueContext, *, metric: str, output: str) -> Judge:
+    """Judges by the task, or by agreement with the original where these rows do not fit it (all of one class)."""
+    reference = run_rows(check_own(original.data), rows)
+    try:
+        return make_judge(reference, rows, task=context.task, seed=context.seed, where="search", metric=metric, output=output)
+    except UsageError as e:
+        logger.info("the rows to choose by do not fit the task: %s", e)
+        unlabelled = Dataset(rows.inputs, None, rows.groups, rows.split, rows.where)
+        return make_judge(reference, unlabelled, task="none", seed=context.seed, where="search")
+
+
+def _rows_to_choose_by(context: TechniqueContext) -> tuple[Dataset, str]:
+    """The validation part; with the calibration part where it is small, since few rows choose badly."""
+    validation, calibration = context.validation, context.calibration
+    if validation is not None and len(validation) >= MAX_ROWS:
+        return validation.take(_spread_rows(len(validation))), "validation"
+    if validation is None:
+        return calibration.take(_spread_rows(len(calibration))), "calibration"
+    joined = validation.join(calibration)
+    return joined.take(_spread_rows(len(joined))), "validation and calibration"
+
+
+def _spread_rows(rows: int) -> NDArray[np.int64]:
+    """At most ``MAX_ROWS`` row numbers, evenly over all."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, MAX_ROWS)).astype(np.int64))

@@ -1,0 +1,1 @@
+"""How a model layer is stored in a bundle: encoders, and the choice between them. The device's decoders are the judge."""

@@ -1,0 +1,268 @@
+"""The search on small real networks: what it tries, keeps, survives and hands on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_client.bundle.digest import Digest
+from device_client.errors import UsageError
+from packager import technique
+from packager.auto import plans, workshop
+from packager.auto.cache import Made, TrialCache, trial_key
+from packager.auto.search import SearchResult, search
+from packager.auto.settings import AutoPlan
+from packager.data import Dataset
+from packager.latency import LatencyRatio
+from packager.pack import PackRequest, PackResult, pack
+from packager.ptq.static import Int8Static
+from packager.recipe import load_recipe
+from packager.recipe_writer import recipe_text
+from packager.shrink import shrink_model
+from packager.technique import Compressed, Technique, TechniqueContext, TechniqueStep
+
+from ..models import mlp, pack_request
+
+
+@pytest.fixture(autouse=True)
+def equal_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No clock decides in a test; networks this small are slower in INT8."""
+    ratio = LatencyRatio(1.0, 0.99, 1.01, 9, 1.0, 1.0)
+    monkeypatch.setattr("packager.auto.search.measure_ratio", lambda *_, **__: ratio)
+
+
+def dataset(count: int, *, seed: int = 0) -> Dataset:
+    x = np.random.default_rng(seed).standard_normal((count, 64)).astype(np.float32)
+    return Dataset({"x": x}, None, None, None, "test")
+
+
+def context() -> TechniqueContext:
+    return TechniqueContext(calibration=dataset(48), validation=dataset(64, seed=1), task="classification")
+
+
+def original() -> Compressed:
+    return Compressed(shrink_model(mlp(features=64, hidden=96, classes=10)), "fp32")
+
+
+def run(cache: TrialCache | None = None, **settings: Any) -> SearchResult:
+    plan = replace(AutoPlan(), **settings)
+    return search(original(), context(), plan=plan, allowed_drop=0.05, cache=cache or TrialCache(None))
+
+
+def step(**settings: Any) -> TechniqueStep:
+    return TechniqueStep("int8-static", Int8Static(**settings))
+
+
+def register(monkeypatch: pytest.MonkeyPatch, name: str, apply: Any) -> TechniqueStep:
+    monkeypatch.setitem(technique.TECHNIQUES, name, Technique(Int8Static.from_toml, apply))
+    return TechniqueStep(name, Int8Static())
+
+
+def test_a_search_finds_a_smaller_variant_within_the_budget() -> None:
+    result = run()
+    best = result.ranking["portable"][0]
+    assert best.size_bytes < len(original().data) / 2
+    assert best.drop <= 0.05
+    assert best.is_portable
+
+
+def test_a_technique_that_fails_is_told_and_costs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(*_: Any) -> Compressed:
+        raise UsageError("cannot take this model", code="quantise_failed")
+
+    def foreign(*_: Any) -> Compressed:
+        raise ValueError("truth value of an array")
+
+    chains = [(register(monkeypatch, "named", named),), (register(monkeypatch, "foreign", foreign),), (step(),)]
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: chains)
+    result = run()
+    assert [trial.failure is None for trial in result.trials[:3]] == [False, False, True]
+    assert "cannot take this model" in (result.trials[0].failure or "")
+    assert "truth value" in (result.trials[1].failure or "")
+    assert result.ranking["portable"]
+
+
+def test_a_variant_that_does_not_run_is_a_failed_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = register(monkeypatch, "broken", lambda *_: Compressed(b"no model", "int8"))
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(broken,)])
+    trials = run().trials
+    assert trials[0].model is None
+    assert "does not run" in (trials[0].failure or "")
+
+
+def test_a_finished_chain_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(TrialCache(tmp_path))
+    monkeypatch.setattr(workshop, "apply_technique", lambda *_: pytest.fail("made again"))
+    second = run(TrialCache(tmp_path))
+    assert [trial.model and trial.model.data for trial in first.trials] == [
+        trial.model and trial.model.data for trial in second.trials
+    ]
+
+
+def test_a_damaged_cache_entry_is_made_again(tmp_path: Path) -> None:
+    chain = (step(),)
+    good = workshop.Workshop(original(), context(), TrialCache(tmp_path)).make(chain).model
+    for path in tmp_path.glob("*.onnx"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    again = workshop.Workshop(original(), context(), TrialCache(tmp_path)).make(chain).model
+    assert good is not None
+    assert again is not None
+    assert again.data == good.data
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"failure": null}', b'{"failure": null, "failure": null}', b"{" * 5000])
+def test_a_record_that_is_not_one_is_no_trial(tmp_path: Path, content: bytes) -> None:
+    key = Digest.of(b"key")
+    (tmp_path / f"{key.hex}.json").write_bytes(content)
+    assert TrialCache(tmp_path).load(key) is None
+
+
+def test_a_failure_is_kept_too(tmp_path: Path) -> None:
+    key = Digest.of(b"key")
+    TrialCache(tmp_path).store(key, Made(None, "no"))
+    assert TrialCache(tmp_path).load(key) == Made(None, "no")
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
+    cache = TrialCache(tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
+    cache.store(Digest.of(b"key"), Made(None, "no"))
+    assert cache.load(Digest.of(b"key")) is None
+
+
+def test_the_key_depends_on_everything_that_decides_the_result() -> None:
+    def key(**changes: Any) -> Digest:
+        values: dict[str, Any] = {"model": Digest.of(b"m"), "chain": (step(),), "seed": 0, "data": {"calibration": "a"}, **changes}
+        return trial_key(values["model"], values["chain"], replace(context(), seed=values["seed"]), data=values["data"])
+
+    others = [
+        key(model=Digest.of(b"other")),
+        key(chain=(step(calibration="percentile"),)),
+        key(seed=1),
+        key(data={"calibration": "b"}),
+    ]
+    assert key() == key()
+    assert len({key(), *others}) == 5
+
+
+def test_the_time_is_over_and_what_was_found_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(float(value) for value in range(10_000))
+    plan = AutoPlan(max_seconds=3.0)
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: FIVE)
+    result = search(original(), context(), plan=plan, allowed_drop=0.05, cache=TrialCache(None), clock=lambda: next(now))
+    assert 0 < len(result.trials) < len(FIVE)
+    assert result.ranking["portable"]
+    assert "after 3 s" in result.ended
+
+
+FIVE = [
+    (step(),),
+    (step(per_channel=False),),
+    (step(calibration="percentile"),),
+    (step(calibration="entropy"),),
+    (step(exclude_ops=("Relu",)),),
+]
+
+
+def test_the_search_never_sees_the_test_part(monkeypatch: pytest.MonkeyPatch, trained: Path, tmp_path: Path) -> None:
+    seen: set[bytes] = set()
+
+    def spy(model: Compressed, _: Any, given: TechniqueContext) -> Compressed:
+        for part in (given.calibration, given.validation, given.train):
+            seen.update(part.row_digests() if part is not None else ())
+        return model
+
+    chain = (register(monkeypatch, "spy", spy),)
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [chain])
+    result = pack(searching(trained, tmp_path))
+    assert seen
+    assert not seen & set(result.facts.parts.test.row_digests())
+
+
+def searching(
+    trained: Path, folder: Path, text: str = "[auto]\nmax_seconds = 5.0\n[budget]\naccuracy_drop = 0.05", name: str = "out"
+) -> PackRequest:
+    plain = pack_request(trained, folder / name)
+    (folder / "auto.toml").write_text(text)
+    return replace(plain, recipe=load_recipe(folder / "auto.toml"), out=folder / name)
+
+
+def test_the_written_recipe_repeats_the_choice_bit_for_bit(trained: Path, tmp_path: Path) -> None:
+    found: PackResult = pack(searching(trained, tmp_path))
+    assert found.recipe is not None
+    again = pack(replace(searching(trained, tmp_path, name="again"), recipe=load_recipe(found.recipe)))
+    assert again.bundle.digest == found.bundle.digest
+    assert again.recipe is None
+
+
+def test_how_the_search_went_is_beside_the_bundle_and_not_in_it(trained: Path, tmp_path: Path) -> None:
+    result = pack(searching(trained, tmp_path))
+    told = json.loads(result.measurements.read_bytes())["search"]
+    assert told["trials"]
+    assert sum(row["outcome"].startswith("chosen") for row in told["trials"]) == 1
+    assert result.facts.recipe.auto is None
+    assert not any(b'"trials"' in path.read_bytes() for path in result.out.rglob("*") if path.is_file())
+
+
+def test_nothing_within_the_budget_ships_the_original(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [])
+    result = pack(searching(trained, tmp_path))
+    assert [variant.id for variant in result.facts.shipped] == ["fp32"]
+    assert result.facts.recipe.techniques == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "technique = []",
+        '[[technique]]\nname = "int8-static"\nexclude_ops = ["Add"]\n[[variant]]\n[[variant.technique]]\nname = "int8-static"',
+        '[auto]\nprefer = "size"\nclasses = ["portable", "x86-vnni"]',
+        'technique = []\n[inputs."a b.c"]\nmeaning = "quotes \\" and \\\\ and \\u007f ünïcode"\nrange = [0.0, 1e-7]\n'
+        '[budget.latency_ms]\nraspberry-pi-4 = 20.0\n[[preprocessing]]\nop = "scale"\ninput = "x"\nfactor = 0.0625\noffset = 0.0',
+    ],
+)
+def test_a_written_recipe_reads_as_the_same(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    recipe = load_recipe(path)
+    path.write_text(recipe_text(recipe))
+    again = load_recipe(path)
+    assert again == recipe
+    assert again.digest() == recipe.digest()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from packager.auto import workshop
+from packager.auto.cache import TrialCache
+from tests.unit.packager.auto.test_search import FIVE, context, original
+
+made = workshop.Workshop(original(), context(), TrialCache(Path(sys.argv[1])))
+made.make(FIVE[0])
+made.make(FIVE[1])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_search_keeps_every_finished_trial(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_plans_never_name_a_chain_twice() -> None:
+    chains = plans.first_wave(original().data, context=context(), trains=False, classes=("portable", "x86-vnni"))
+    assert len(set(chains)) == len(chains) > 1
