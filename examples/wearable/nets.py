@@ -17,9 +17,13 @@ BASELINE_PARAMETERS = 79_970
 
 
 def baseline() -> Net:
-    """Four convolutions (11, 7, 7, 7 wide; 32, 32, 64, 128 channels), batch normalised, halved three times."""
-    layers = [*_block(1, 32, 11), nn.MaxPool1d(2), *_block(32, 32, 7), nn.MaxPool1d(2), *_block(32, 64, 7), nn.MaxPool1d(2)]
-    return Net(nn.Sequential(*layers, *_block(64, 128, 7), nn.AdaptiveAvgPool1d(1), nn.Flatten()), width=128, classes=2)
+    """Four convolutions (11, 7, 7, 7 wide; 32, 32, 64, 128 channels), batch normalised, averaged over time at the end.
+
+    The published figures fix this shape: the number of parameters of the whole, a half and a quarter of its channels, and the
+    time of the latter two (0.36 and 0.17; here 0.38 and 0.19). With pooling in between they would take 0.47 and 0.30.
+    """
+    layers = [*_block(1, 32, 11), *_block(32, 32, 7), *_block(32, 64, 7), *_block(64, 128, 7)]
+    return Net(nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten()), width=128, classes=2)
 
 
 def student() -> Net:
