@@ -124,7 +124,7 @@ def _measured(data: Path, *, only: Sequence[str], with_studies: bool) -> Found:
 
 def _known_task(task: str) -> str:
     """The task, where recipes of this version know it."""
-    from packager.recipe import TASKS
+    from packager.tasks.choose import TASKS
 
     return task if task in TASKS else "auto"
 

@@ -1,6 +1,6 @@
 """The factory case: a recurrent teacher, a student of 1/50 of it by three ways of training, packed, several times over.
 
-Everything is compared on the windows of the 100 test engines by average precision, once. No threshold enters that figure; the
+Everything is compared on the windows of the 100 test engines by average precision. No threshold enters that figure; the
 one that a controller would use is chosen on validation engines and reported with what it finds on test engines.
 """
 

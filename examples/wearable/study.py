@@ -1,7 +1,7 @@
 """The wearable case, from training to the packed bundle, several times over.
 
 For every seed: the baseline, a student trained on labels alone, by soft labels and by the baseline's inner representation; the
-soft-label student is packed. Packed and FP32 networks meet the same 4500 beats, once. Abnormal is what scores higher than
+soft-label student is packed. Packed and FP32 networks meet the same 4500 beats. Abnormal is what scores higher than
 normal: no threshold is chosen at all.
 """
 
