@@ -24,6 +24,8 @@ from tests.e2e.test_post_quantum import PASSPHRASE, Shop, X
 from tests.threats.sealed import Sealed
 from tests.unit.inference import models
 
+pytestmark = pytest.mark.e2e
+
 EVERYBODY = ("root-a", "targets", "snapshot", "timestamp", "release-a", "release-b", "audit-a", "audit-b")
 RECIPE = """
 technique = []
