@@ -20,9 +20,9 @@ from device_client.errors import UsageError
 from device_client.inference.walker import CheckedModel
 from packager.export import export_function
 from packager.features import features_of
-from packager.onnx_file import read_onnx
+from packager.onnx_file import read_model_file
 from packager.prepare import PreparedModel, prepare_onnx
-from packager.program import export_program, read_program
+from packager.program import export_program
 
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
 _EXPECTED = "an .onnx or .pt2 file, or module:function"
@@ -68,12 +68,12 @@ def load_model(text: str, *, seed: int, example: Callable[[], Mapping[str, NDArr
     path = Path(text)
     _refuse_file(path)
     if path.suffix.lower() == ".pt2":
-        content = read_program(path)
+        content = read_model_file(path)
         exported = export_program(content, where=path.name)
         prepared = prepare_onnx(exported.data, where=path.name, example={**example(), **exported.rows})
         loaded = _loaded(prepared, source_name="torch program", tools=("torch", "onnxscript"), module=exported.module)
         return _from_file(loaded, content)
-    prepared = prepare_onnx(read_onnx(path), where=path.name, example=example())
+    prepared = prepare_onnx(read_model_file(path), where=path.name, example=example())
     return _loaded(prepared, source_name="ONNX file", tools=(), module=None)
 
 

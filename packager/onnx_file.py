@@ -51,8 +51,8 @@ class AcceptedFile:
     notes: tuple[str, ...]
 
 
-def read_onnx(path: Path) -> bytes:
-    """The bytes of an ``.onnx`` file of a size that a device takes.
+def read_model_file(path: Path) -> bytes:
+    """The bytes of a model file of a size that a device takes.
 
     Raises:
         UsageError: larger.

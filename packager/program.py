@@ -9,33 +9,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from pathlib import Path
 from typing import Any
 
 from device_client.errors import MissingExtraError, UsageError
-from device_client.limits import DEFAULT_LIMITS
 from packager.export import ExportedModule
 from packager.program_archive import safe_archive
 from packager.torch_run import compare_export, quiet_torch, run_flat, torch_reproducible
 
 OPSET = 18  # the lowest that the newer exporter writes without conversion
-
-
-def read_program(path: Path) -> bytes:
-    """The bytes of a ``.pt2`` file of a bounded size.
-
-    Raises:
-        UsageError: larger.
-    """
-    if path.stat().st_size > DEFAULT_LIMITS.max_model_bytes:
-        raise UsageError(
-            "program file too large",
-            code="model_too_large",
-            where=str(path),
-            expected=f"at most {DEFAULT_LIMITS.max_model_bytes} bytes",
-            actual=path.stat().st_size,
-        )
-    return path.read_bytes()
 
 
 def export_program(content: bytes, *, where: str) -> ExportedModule:

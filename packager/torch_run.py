@@ -25,28 +25,36 @@ Flat = list[tuple[str, Any]]
 
 
 @contextmanager
-def torch_reproducible(seed: int) -> Iterator[None]:
-    """Fixed seeds, one thread, deterministic kernels, no fused attention; all put back afterwards."""
+def torch_reproducible(seed: int, *, threads: int = 1) -> Iterator[None]:
+    """Fixed seeds of torch, numpy and random, and deterministic kernels; all put back afterwards.
+
+    Also switches off torch's short cut through its own transformer layers: exporters do not know its operators, and it reads
+    inner weights without calling the inner layers, so that a layer put in their place would be passed by.
+
+    Args:
+        seed: in [0, 2**32).
+        threads: of torch; the order of sums, and so the last bits of results, depend on it.
+    """
     import torch
 
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    fused = torch.backends.mha.get_fastpath_enabled()
+    before, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    short_cut = torch.backends.mha.get_fastpath_enabled()
     python_state, numpy_state = random.getstate(), np.random.get_state()  # what user code draws from
     with torch.random.fork_rng(devices=[]):
         try:
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            torch.set_num_threads(1)
+            torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(True)
-            torch.backends.mha.set_fastpath_enabled(False)  # exporters do not know its operators
+            torch.backends.mha.set_fastpath_enabled(False)
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
-            torch.set_num_threads(threads)
+            torch.set_num_threads(before)
             torch.use_deterministic_algorithms(strict)
-            torch.backends.mha.set_fastpath_enabled(fused)
+            torch.backends.mha.set_fastpath_enabled(short_cut)
 
 
 @contextmanager

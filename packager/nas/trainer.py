@@ -67,9 +67,9 @@ class Lessons:
 def build(plan: Architecture, lessons: Lessons) -> Network:
     """The network with its first weights, which follow from the seed."""
     from packager.nas.network import Network
-    from packager.train.seeds import reproducible
+    from packager.torch_run import torch_reproducible
 
-    with reproducible(lessons.seed):
+    with torch_reproducible(lessons.seed):
         return Network(plan, lessons.signature)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_client.errors import MissingExtraError, UsageError
-from packager.train.need import count_parameters
+from packager.train.need import check_names, count_parameters
 from packager.train.outputs import output_layers
 from packager.train.rows import as_outputs
 
@@ -214,17 +214,8 @@ def _rows_are_apart(module: Any, example: tuple[Any, ...]) -> bool:
 
 
 def _named(module: Any, names: tuple[str, ...], *, where: str) -> list[Any]:
+    check_names(module, names, technique=where)
     layers = dict(module.named_modules())
-    for name in names:
-        if name not in layers or not name:
-            raise UsageError(
-                "no module of this name",
-                code="prune_exclude",
-                where=where,
-                expected=", ".join(list(layers)[1:40]),
-                actual=repr(name)[:80],
-                hint="use the names that torch's named_modules() gives",
-            )
     return [layers[name] for name in names]
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from device_client.errors import UsageError
 from packager.data import Dataset
 from packager.toml_table import TomlTable
+from packager.torch_run import torch_reproducible
 from packager.train.channels import MAX_RATIO, ChannelPlan
 from packager.train.finish import finish
 from packager.train.internals import KINDS, Internals
@@ -23,7 +24,6 @@ from packager.train.loop import Extra, TrainingHistory, train_module
 from packager.train.need import count_parameters, need_module, need_rows, refuse_few_rows
 from packager.train.objective import SoftLabels
 from packager.train.rows import Rows, make_rows
-from packager.train.seeds import reproducible
 from packager.train.student import make_student, modules_from
 from packager.train.taps import Tap, choose_taps
 from packager.train.teacher import teach
@@ -150,7 +150,7 @@ def _teachers(teacher: Any, train: Dataset, config: Distil, context: TechniqueCo
     """The model, the further teachers that are given, and copies of the model trained from other seeds."""
     teachers, histories = [teacher], []
     if config.teacher:
-        with reproducible(context.seed):
+        with torch_reproducible(context.seed):
             teachers += [module.eval() for module in modules_from(config.teacher, where=NAME)[: MAX_TEACHERS - 1]]
     while len(teachers) < config.ensemble:
         seed = (context.seed + _TEACHER_STREAM * len(teachers)) % 2**32
@@ -163,7 +163,7 @@ def _teachers(teacher: Any, train: Dataset, config: Distil, context: TechniqueCo
 def _fresh_copy(module: Any, *, seed: int) -> Any:
     """The same network with the weights that its layers would begin with; parameters outside of layers stay."""
     fresh = copy.deepcopy(module)
-    with reproducible(seed):
+    with torch_reproducible(seed):
         for layer in fresh.modules():
             reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
             if callable(reset):
@@ -193,7 +193,7 @@ def _train(
     with ExitStack() as stack:
         extra = None
         if way == "internal":
-            with reproducible(context.seed):
+            with torch_reproducible(context.seed):
                 inner = stack.enter_context(
                     Internals(
                         teacher,

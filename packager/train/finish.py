@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from packager.data import Dataset
 from packager.export import export_to_onnx
+from packager.torch_run import torch_reproducible
 from packager.train.need import count_parameters
 from packager.train.rows import make_rows
-from packager.train.seeds import reproducible
 
 if TYPE_CHECKING:
     from packager.technique import Compressed
@@ -48,6 +48,6 @@ def export_normal_form(module: Any, example: Dataset, *, technique: str, seed: i
     """The module's ONNX file, folded and short, checked against the module."""
     from packager.prepare import prepare_onnx
 
-    with reproducible(seed):
+    with torch_reproducible(seed):
         source = export_to_onnx(module.eval(), make_rows(module, example).example(), where=technique)
     return prepare_onnx(source, where=technique).model.data

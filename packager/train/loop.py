@@ -19,9 +19,9 @@ import numpy as np
 
 from device_client.errors import UsageError
 from packager.data import Dataset
+from packager.torch_run import torch_reproducible
 from packager.train.objective import Head, SoftLabels, TaskLoss, find_head, soft_loss, task_loss
 from packager.train.rows import Batch, Rows, as_outputs, make_rows
-from packager.train.seeds import reproducible
 from packager.training_plan import TrainingPlan
 
 WARM_UP_SHARE = 0.1  # of all steps
@@ -113,7 +113,7 @@ def train_module(
     Raises:
         UsageError: no labels and no teacher, the module fails on the rows, or the loss is no longer finite.
     """
-    with reproducible(seed, threads=plan.threads):
+    with torch_reproducible(seed, threads=plan.threads):
         try:
             return _Run(module, train, validation, task=task, plan=plan, teacher=teacher, extra=extra).train(
                 seed=seed, hook=hook, first_epoch=min(first_epoch, plan.epochs), progress=progress
@@ -247,7 +247,7 @@ class _Run:
 
 def judge_module(module: Any, data: Dataset, *, task: str, plan: TrainingPlan) -> tuple[float, float | None] | None:
     """Loss of the task, and share of right classes, on a part; ``None`` where there are no labels."""
-    with reproducible(0, threads=plan.threads):
+    with torch_reproducible(0, threads=plan.threads):
         rows = make_rows(module, data)
         found = task_loss(module, rows, task=task, plan=plan)
         return None if found is None else judge_batch(module, rows.batch(usable_rows(rows, found)), found)

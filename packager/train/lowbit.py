@@ -23,11 +23,11 @@ from device_client.inference.walker import check_model
 from packager.data import Dataset
 from packager.export import export_to_onnx
 from packager.shrink import shrink_model
+from packager.torch_run import torch_reproducible
 from packager.train.loop import train_module
-from packager.train.need import count_parameters
+from packager.train.need import check_names, count_parameters
 from packager.train.outputs import output_layers
 from packager.train.rows import make_rows
-from packager.train.seeds import reproducible
 from packager.train.teacher import teach
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def train_low_bit(model: Compressed, module: Any, train: Dataset, config: Qat, c
     rows = make_rows(module, train)
     example = rows.example()
     names = _layers(module, example, exclude=config.exclude, ends=config.ends)
-    with reproducible(context.seed):
+    with torch_reproducible(context.seed):
         soft = teach([module], rows, task=context.task, weight=config.soft_weight, temperature=config.temperature)
     layers = [_replace(module, name, binary=config.weights == "binary") for name in names]
     plan = replace(context.training, learning_rate=context.training.learning_rate * config.rate)
@@ -63,7 +63,7 @@ def train_low_bit(model: Compressed, module: Any, train: Dataset, config: Qat, c
     for layer in layers:
         layer.settle()
     _unfold_normalisation(module)
-    with reproducible(context.seed):
+    with torch_reproducible(context.seed):
         data = shrink_model(export_to_onnx(module.eval(), example, where=NAME))
     check_model(data, where=NAME)
     _verify(data, layers, binary=config.weights == "binary")
@@ -86,16 +86,7 @@ def _layers(module: Any, example: tuple[Any, ...], *, exclude: tuple[str, ...], 
 
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
     known = dict(module.named_modules())
-    for name in exclude:
-        if name not in known or not name:
-            raise UsageError(
-                "no module of this name",
-                code="prune_exclude",
-                where=NAME,
-                expected=", ".join(list(known)[1:40]),
-                actual=repr(name)[:80],
-                hint="use the names that torch's named_modules() gives",
-            )
+    check_names(module, exclude, technique=NAME)
     # torch's transformer layers read the weights of their linear layers past these, so the scale would be lost.
     past = [name for name, layer in known.items() if isinstance(layer, (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer))]
     order: list[str] = []

@@ -108,3 +108,22 @@ def refuse_few_rows(train: Dataset, *, task: str, parameters: int, technique: st
 def count_parameters(module: Any) -> int:
     """Elements of all parameters, each counted once."""
     return sum(int(parameter.numel()) for parameter in module.parameters())
+
+
+def check_names(module: Any, names: tuple[str, ...], *, technique: str) -> None:
+    """Refuses names that the module does not have.
+
+    Raises:
+        UsageError: one that is none of torch's ``named_modules()``.
+    """
+    known = [name for name, _ in module.named_modules() if name]
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                "no module of this name",
+                code="prune_exclude",
+                where=technique,
+                expected=", ".join(known[:40]),
+                actual=repr(name)[:80],
+                hint="use the names that torch's named_modules() gives",
+            )

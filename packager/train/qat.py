@@ -17,12 +17,12 @@ from device_client.inference.walker import check_model
 from packager.data import Dataset
 from packager.evaluate import run_rows
 from packager.toml_table import TomlTable
+from packager.torch_run import torch_reproducible
 from packager.train.loop import train_module
-from packager.train.need import need_module, need_rows
+from packager.train.need import check_names, need_module, need_rows
 from packager.train.qat_graph import Prepared, prepare, quiet, set_observing, to_onnx, trace
 from packager.train.qdq import finish_qdq
 from packager.train.rows import Rows, as_outputs, input_names, make_rows
-from packager.train.seeds import reproducible
 from packager.train.teacher import teach
 
 if TYPE_CHECKING:
@@ -85,10 +85,10 @@ def qat(model: Compressed, config: Qat, context: TechniqueContext) -> Compressed
 
 
 def _train_int8(model: Compressed, module: Any, train: Dataset, config: Qat, context: TechniqueContext) -> Compressed:
-    _check_names(module, config.exclude)
+    check_names(module, config.exclude, technique=NAME)
     rows = make_rows(module, train)
     example = rows.example()
-    with reproducible(context.seed, threads=context.training.threads):
+    with torch_reproducible(context.seed, threads=context.training.threads):
         soft = teach([module], rows, task=context.task, weight=config.soft_weight, temperature=config.temperature)
         graph = trace(module, example, where=NAME)
         prepared = prepare(graph, example, weight_bits=config.weight_bits, exclude=config.exclude, where=NAME)
@@ -108,7 +108,7 @@ def _train_int8(model: Compressed, module: Any, train: Dataset, config: Qat, con
     names = input_names(module, len(example))
     count = len(as_outputs(module(*example)))
     outputs = ["y"] if count == 1 else [f"y{index}" for index in range(count)]
-    with reproducible(context.seed):
+    with torch_reproducible(context.seed):
         data, converted = to_onnx(prepared.graph, example, inputs=names, outputs=outputs, where=NAME)
         data = finish_qdq(data, where=NAME)
         _compare(data, converted, train.take(np.arange(min(len(train), _COMPARED_ROWS))), rows, outputs)
@@ -198,17 +198,3 @@ def _run_graph(graph: Any, inputs: tuple[Any, ...]) -> list[Any]:
 
     with torch.no_grad():
         return [output.numpy() for output in as_outputs(graph(*inputs))]
-
-
-def _check_names(module: Any, names: tuple[str, ...]) -> None:
-    known = dict(module.named_modules())
-    for name in names:
-        if name not in known or not name:
-            raise UsageError(
-                "no module of this name",
-                code="prune_exclude",
-                where=NAME,
-                expected=", ".join(list(known)[1:40]),
-                actual=repr(name)[:80],
-                hint="use the names that torch's named_modules() gives",
-            )

@@ -7,10 +7,10 @@ from typing import Any
 
 from device_client.entrypoint import load_entry_point
 from device_client.errors import UsageError
+from packager.torch_run import torch_reproducible
 from packager.train.channels import ChannelPlan, ChannelPruner
 from packager.train.need import count_parameters
 from packager.train.rows import as_outputs
-from packager.train.seeds import reproducible
 
 
 def make_student(teacher: Any, example: tuple[Any, ...], *, entry: str, plan: ChannelPlan, seed: int, where: str) -> Any:
@@ -31,7 +31,7 @@ def make_student(teacher: Any, example: tuple[Any, ...], *, entry: str, plan: Ch
         student = copy.deepcopy(teacher)
         ChannelPruner(student, example, plan, gradients=None, where=where).step()
         return student
-    with reproducible(seed):
+    with torch_reproducible(seed):
         student = modules_from(entry, where=where)[0].eval()
     return check_student(teacher, student, example, where=entry)
 
