@@ -3,7 +3,7 @@
     load -> split -> compress (calibration part) -> judge (test part) -> golden probes -> contract, report, bill of
     materials -> write and VERIFY with the device's own code -> time it, beside the bundle
 
-A variant that is larger than the original, or misses the accuracy budget, does not ship; the original ships in its
+A variant that is larger than the file that was given, or misses the accuracy budget, does not ship; the original ships in its
 place and the report says why. Nothing here reads a clock into the bundle or draws an unseeded random number.
 """
 

@@ -1,8 +1,8 @@
 """From the original to the variants that ship: the recipe's chains, or those that a search chose, judged on the test part.
 
-A variant that is larger than the original, or misses the accuracy budget, does not ship; the original ships in its place and
-the report says why. After a search the next best is offered instead, up to ``MAX_OFFERS`` times: each is one more reading of
-the test part, which is counted and told.
+A variant that is larger than the file that was given, or misses the accuracy budget, does not ship; the original ships in
+its place and the report says why. After a search the next best is offered instead, up to ``MAX_OFFERS`` times: each is one
+more reading of the test part, which is counted and told.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make_variants(
         step: shows progress.
     """
     original = Compressed(loaded.model.data, ORIGINAL_ID, module=loaded.module)
-    bench = _Bench(original, test, judge, recipe, step)
+    bench = _Bench(original, test, judge, recipe, step, max_bytes=min(len(original.data), loaded.source_bytes))
     if recipe.auto is not None:
         return _searched(bench, context, recipe, cache)
     chains = tuple(chain for chain in (recipe.techniques, *recipe.further) if chain)
@@ -82,6 +82,7 @@ def _searched(bench: _Bench, context: TechniqueContext, recipe: Recipe, cache: T
             context,
             plan=plan,
             allowed_drop=allowed,
+            max_bytes=bench.max_bytes,
             cache=cache,
             encodings=recipe.storage.encodings,
             metric=recipe.metric,
@@ -96,7 +97,7 @@ def _searched(bench: _Bench, context: TechniqueContext, recipe: Recipe, cache: T
         chosen.append((kind, trial))
         if candidate is not None and all(candidate.model.digest != other.model.digest for other in candidates):
             candidates.append(candidate)
-    record = SearchRecord(result, plan, len(bench.original.data), allowed, tuple(chosen), tuple(rejected))
+    record = SearchRecord(result, plan, bench.max_bytes, allowed, tuple(chosen), tuple(rejected))
     chains = tuple(dict.fromkeys(trial.chain for _, trial in chosen if trial is not None))
     decided = replace(recipe, auto=None, techniques=chains[0] if chains else (), further=chains[1:])
     if recipe.include_original or not candidates:
@@ -107,8 +108,8 @@ def _searched(bench: _Bench, context: TechniqueContext, recipe: Recipe, cache: T
 class _Bench:
     """Judges variants of one original on the test part."""
 
-    def __init__(self, original: Compressed, test: Dataset, judge: Judge, recipe: Recipe, step: Step) -> None:
-        self.original = original
+    def __init__(self, original: Compressed, test: Dataset, judge: Judge, recipe: Recipe, step: Step, *, max_bytes: int) -> None:
+        self.original, self.max_bytes = original, max_bytes
         self.step = step
         self._test, self._judge, self._recipe = test, judge, recipe
 
@@ -159,8 +160,8 @@ class _Bench:
         allowed = self._recipe.budget.accuracy_drop
         evaluation = self._judge.evaluate(outputs, allowed_drop=allowed)
         refused = None
-        if len(model.data) > len(self.original.data):
-            refused = f"larger than the original: {len(model.data)} bytes against {len(self.original.data)}"
+        if model is not self.original and len(model.data) > self.max_bytes:
+            refused = f"larger than what was given: {len(model.data)} bytes against {self.max_bytes}"
         elif evaluation.budget.verdict is BudgetVerdict.MISSED:
             refused = (
                 f"misses the accuracy budget: {evaluation.metric} drops by at least {evaluation.drop.low:.4f}, allowed {allowed:g}"

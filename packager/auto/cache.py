@@ -1,15 +1,18 @@
 """Finished trials on disk, so that a search that was cut off goes on where it ended, and a second one is fast.
 
 Each trial is two files named by the digest of everything that decides its result: the model's bytes, the chain with every
-setting, the digests of the parts, the seed, the training plan and the versions of the tools. The model is written first and
-the record last, both under a temporary name and renamed, so that a kill leaves a whole trial or none. A record whose model
-does not have the recorded digest is not used. Failures of a technique are kept too: they are as repeatable as results.
+setting, the digests of the parts, the seed, the training plan, the versions of the tools and the packager's own sources. The
+model is written first and the record last, both under a temporary name and renamed, so that a kill leaves a whole trial or
+none. A record whose model does not have the recorded digest is not used. Failures of a technique are kept too: they are as
+repeatable as results. The oldest trials go where the folder is larger than ``MAX_CACHE_BYTES``.
 
 Latency is not kept: it belongs to a machine and a moment.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
 import tempfile
@@ -19,29 +22,33 @@ from pathlib import Path
 from device_client.bundle.digest import Digest
 from device_client.bundle.strict_json import canonical_json, parse_strict
 from device_client.errors import SealiftError
-from device_client.limits import MIB
+from device_client.limits import GIB, MIB
 from packager.auto.trial import Chain
 from packager.technique import Compressed, TechniqueContext
 from packager.tools import tool_versions
 
+MAX_CACHE_BYTES = 2 * GIB
 _MAX_RECORD_BYTES = MIB
+_PACKAGER = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a chain made: a model, or the reason why not."""
+    """What a chain made: a model, or the reason why not. ``is_repeatable``: false where it lay in the machine's state."""
 
     model: Compressed | None
     failure: str | None = None
+    is_repeatable: bool = True
 
 
 class TrialCache:
     """A folder of finished trials; ``None`` as the folder keeps nothing."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, *, max_bytes: int = MAX_CACHE_BYTES) -> None:
         self._folder = folder
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _remove_oldest(folder, max_bytes=max_bytes)
 
     def load(self, key: Digest) -> Made | None:
         """The trial of that key, or ``None`` if there is none that can be trusted."""
@@ -96,6 +103,7 @@ def trial_key(model: Digest, chain: Chain, context: TechniqueContext, *, data: d
                 "training": dict(vars(context.training)),
                 "data": data,
                 "tools": [list(pair) for pair in tool_versions(("torch",) if context.train is not None else ())],
+                "sources": _sources_digest(),
             }
         )
     )
@@ -105,6 +113,31 @@ def default_cache_folder() -> Path:
     """``$XDG_CACHE_HOME/sealift/trials``, or the same under ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sealift" / "trials"
+
+
+@functools.cache
+def _sources_digest() -> str:
+    """Of the packager itself: what a technique makes depends on its code, whatever the version says."""
+    state = hashlib.sha256()
+    for path in sorted(_PACKAGER.rglob("*.py")):
+        state.update(hashlib.sha256(path.read_bytes()).digest())
+    return state.hexdigest()
+
+
+def _remove_oldest(folder: Path, *, max_bytes: int) -> None:
+    """Keeps the folder within its bound; another process may be removing the same files."""
+    found = []
+    for path in folder.glob("*.*"):
+        try:
+            found.append((path.stat().st_mtime, path.stat().st_size, path))
+        except FileNotFoundError:
+            continue
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= max_bytes:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
 
 
 def _write(path: Path, data: bytes) -> None:

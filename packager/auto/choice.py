@@ -1,7 +1,8 @@
 """Chooses among trials: which are allowed, which no other beats, and in what order they are offered. Pure decisions.
 
-A variant is allowed if it is smaller than the original, not slower (the lower end of its latency ratio's interval is at most
-1.02), and not shown to miss the budget on the rows that the search chooses by: its drop less one standard error is within.
+A variant is allowed if it is not larger than the file that was given, not slower (the lower end of its latency ratio's
+interval is at most 1.02), and not shown to miss the budget on the rows that the search chooses by: its drop less one standard
+error is within.
 Those rows are few, so that a single one can be half a point; whether the budget is met is for the test part to say.
 
 Among those the cost is the size as stored times the latency ratio (or one of the two), and more for accuracy given up: using
@@ -22,12 +23,12 @@ _DECADE_PRICE = 0.2  # the same, for outputs whose squared error is ten times as
 _FREE_DISTORTION = 1e-5  # share of the outputs' variance; below it nothing is to be gained
 
 
-def refusal(trial: Trial, *, original_bytes: int, allowed_drop: float, portable: bool) -> str | None:
+def refusal(trial: Trial, *, max_bytes: int, allowed_drop: float, portable: bool) -> str | None:
     """Why a trial cannot ship for a device class, or ``None`` if it can."""
     if trial.model is None:
         return trial.failure or "failed"
-    if trial.size_bytes > original_bytes:
-        return f"larger than the original: {trial.size_bytes} bytes against {original_bytes}"
+    if trial.size_bytes > max_bytes:
+        return f"larger than what was given: {trial.size_bytes} bytes against {max_bytes}"
     if not is_plausible(trial, allowed_drop=allowed_drop):
         return f"misses the budget on the rows that the search chooses by: drop {trial.drop:.4f}, allowed {allowed_drop:g}"
     if trial.latency is not None and trial.latency.low > SLOWEST:
@@ -42,9 +43,9 @@ def is_plausible(trial: Trial, *, allowed_drop: float) -> bool:
     return trial.model is not None and trial.drop - trial.spread <= allowed_drop
 
 
-def cost(trial: Trial, *, original_bytes: int, allowed_drop: float, prefer: str) -> float:
-    """What a variant costs, as a logarithm: lower is better, 0 is the original itself."""
-    size = math.log(max(trial.stored_bytes, 1) / original_bytes)
+def cost(trial: Trial, *, max_bytes: int, allowed_drop: float, prefer: str) -> float:
+    """What a variant costs, as a logarithm: lower is better, 0 is the original."""
+    size = math.log(max(trial.stored_bytes, 1) / max_bytes)
     latency = math.log(max(trial.latency.ratio, 1e-3)) if trial.latency is not None else 0.0
     budget = max(allowed_drop, 1e-6)
     price = _BUDGET_PRICE * max(trial.drop, 0.0) / budget
@@ -52,14 +53,12 @@ def cost(trial: Trial, *, original_bytes: int, allowed_drop: float, prefer: str)
     return {"balanced": size + latency, "size": size, "latency": latency}[prefer] + price
 
 
-def ranked(trials: Sequence[Trial], *, original_bytes: int, allowed_drop: float, prefer: str, portable: bool) -> list[Trial]:
+def ranked(trials: Sequence[Trial], *, max_bytes: int, allowed_drop: float, prefer: str, portable: bool) -> list[Trial]:
     """The trials that may ship, cheapest first; ties go to the one that was tried first."""
     allowed = [
-        trial
-        for trial in trials
-        if refusal(trial, original_bytes=original_bytes, allowed_drop=allowed_drop, portable=portable) is None
+        trial for trial in trials if refusal(trial, max_bytes=max_bytes, allowed_drop=allowed_drop, portable=portable) is None
     ]
-    return sorted(allowed, key=lambda trial: cost(trial, original_bytes=original_bytes, allowed_drop=allowed_drop, prefer=prefer))
+    return sorted(allowed, key=lambda trial: cost(trial, max_bytes=max_bytes, allowed_drop=allowed_drop, prefer=prefer))
 
 
 def pareto_front(trials: Sequence[Trial]) -> list[Trial]:

@@ -23,7 +23,7 @@ class SearchRecord:
 
     result: SearchResult
     plan: AutoPlan
-    original_bytes: int
+    max_bytes: int
     allowed_drop: float
     chosen: tuple[tuple[str, Trial | None], ...]
     rejected: tuple[tuple[Trial, str], ...]
@@ -37,7 +37,7 @@ class SearchRecord:
             if rejected is trial:
                 return f"on the test part: {why}"
         portable = self.plan.classes == ("portable",)
-        found = refusal(trial, original_bytes=self.original_bytes, allowed_drop=self.allowed_drop, portable=portable)
+        found = refusal(trial, max_bytes=self.max_bytes, allowed_drop=self.allowed_drop, portable=portable)
         return found or "costs more than what was chosen"
 
 

@@ -22,7 +22,7 @@ from device_client.errors import SealiftError, UsageError
 from device_client.inference.walker import CheckedModel
 from packager.auto.cache import TrialCache
 from packager.auto.choice import is_plausible, ranked
-from packager.auto.plans import coarser, first_wave, gentler, mixed
+from packager.auto.plans import WEIGHTS, coarser, first_wave, gentler, mixed
 from packager.auto.settings import AutoPlan
 from packager.auto.trial import Chain, Trial, describe_chain
 from packager.auto.workshop import Workshop
@@ -66,6 +66,7 @@ def search(
     *,
     plan: AutoPlan,
     allowed_drop: float,
+    max_bytes: int,
     cache: TrialCache,
     encodings: Sequence[str] = (),
     metric: str = "auto",
@@ -80,6 +81,7 @@ def search(
         context: calibration part, and validation and train parts where there are any.
         plan: the settings.
         allowed_drop: the accuracy budget.
+        max_bytes: size of the file that was given; where that is in half precision it is smaller than its FP32 normal form.
         cache: where finished chains are kept.
         encodings: how a bundle may store what is found.
         metric: as in the recipe.
@@ -95,6 +97,7 @@ def search(
         judge=judge,
         plan=plan,
         allowed_drop=allowed_drop,
+        max_bytes=max_bytes,
         cache=cache,
         encodings=encodings,
         advance=advance,
@@ -120,6 +123,7 @@ class _Run:
         judge: Judge,
         plan: AutoPlan,
         allowed_drop: float,
+        max_bytes: int,
         cache: TrialCache,
         encodings: Sequence[str],
         advance: Advance | None,
@@ -129,7 +133,7 @@ class _Run:
         self._clock, self._begun, self._shown, self._advance = clock, clock(), 0, advance
         self._trains = plan.train and original.module is not None and context.train is not None
         self._seconds = plan.seconds_for(len(original.data), trains=self._trains)
-        self._encodings = encodings
+        self._encodings, self._max_bytes = encodings, max_bytes
         self._workshop = Workshop(original, context, cache)
         self._judge = judge
         self._checked = check_own(original.data)
@@ -149,7 +153,7 @@ class _Run:
         """Where small chains miss the budget, or are slow: the same with less in INT8."""
         made = [trial for trial in self.trials if trial.model is not None]
         missed = [trial for trial in made if trial.drop > self._allowed]
-        for trial in sorted(missed, key=lambda trial: trial.drop)[:_MAX_FOLLOWED]:
+        for trial in sorted(missed, key=lambda trial: (trial.chain != (WEIGHTS,), trial.drop))[:_MAX_FOLLOWED]:
             yield from gentler(trial.chain, self._sensitivity)
         slow = [trial for trial in made if trial.latency is not None and trial.latency.ratio > 1.0]
         for trial in sorted(slow, key=lambda trial: trial.stored_bytes)[:1]:
@@ -200,7 +204,7 @@ class _Run:
     def _ranking(self, kind: str) -> list[Trial]:
         return ranked(
             self.trials,
-            original_bytes=len(self._original.data),
+            max_bytes=self._max_bytes,
             allowed_drop=self._allowed,
             prefer=self._plan.prefer,
             portable=kind == "portable",

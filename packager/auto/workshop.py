@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 from device_client.bundle.digest import Digest
-from device_client.errors import SealiftError
+from device_client.errors import MissingExtraError, SealiftError
 from packager.auto.cache import Made, TrialCache, trial_key
 from packager.auto.trial import Chain
 from packager.technique import TECHNIQUES, Compressed, TechniqueContext, apply_technique
@@ -28,7 +28,7 @@ class Workshop:
     def __init__(self, original: Compressed, context: TechniqueContext, cache: TrialCache) -> None:
         self._original = original
         self._context = context
-        self._cache = cache
+        self._cache = cache if not context.training.loss else TrialCache(None)  # a loss function of the user can change unseen
         self._digest = Digest.of(original.data)
         parts = (("calibration", context.calibration), ("validation", context.validation), ("train", context.train))
         self._data = {name: str(part.digest()) for name, part in parts if part is not None}
@@ -50,7 +50,8 @@ class Workshop:
             return cached
         made = self._apply(chain)
         self._made[chain] = made
-        self._cache.store(key, made)
+        if made.is_repeatable:
+            self._cache.store(key, made)
         return made
 
     def _apply(self, chain: Chain) -> Made:
@@ -62,7 +63,8 @@ class Workshop:
             return Made(apply_technique(step, before.model, self._context))
         except SealiftError as e:
             logger.info("%s: %s", step.name, e)
-            return Made(None, f"{step.name}: {e}"[:300])
+            return Made(None, f"{step.name}: {e}"[:300], is_repeatable=not isinstance(e, MissingExtraError))
         except Exception as e:  # onnxruntime's errors have no common class; a technique's failure is a result here
             logger.info("%s failed", step.name, exc_info=True)
-            return Made(None, f"{step.name}: {type(e).__name__}: {' '.join(str(e).split())[:200]}")
+            reason = f"{step.name}: {type(e).__name__}: {' '.join(str(e).split())[:200]}"
+            return Made(None, reason, is_repeatable=not isinstance(e, (MemoryError, OSError)))

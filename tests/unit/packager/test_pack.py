@@ -192,7 +192,7 @@ def test_a_variant_that_is_larger_than_the_original_does_not_ship(tmp_path: Path
     model = mlp(features=6, hidden=2, classes=3)
     result = pack(PackRequest(write(tmp_path, model), save_npz(tmp_path, x=rows(60)), PATH, Counter(0, 1), tmp_path / "b"))
     assert [candidate.id for candidate in result.facts.shipped] == ["fp32"]
-    assert "larger than the original" in str(result.facts.candidates[0].refused)
+    assert "larger than what was given" in str(result.facts.candidates[0].refused)
 
 
 def test_an_unproven_budget_ships_with_its_label(tmp_path: Path) -> None:

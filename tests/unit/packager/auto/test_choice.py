@@ -32,11 +32,11 @@ def trial(**changes: Any) -> Trial:
 
 
 def refused(item: Trial, *, portable: bool = True) -> str | None:
-    return refusal(item, original_bytes=ORIGINAL, allowed_drop=BUDGET, portable=portable)
+    return refusal(item, max_bytes=ORIGINAL, allowed_drop=BUDGET, portable=portable)
 
 
 def order(*items: Trial, prefer: str = "balanced", portable: bool = True) -> list[Trial]:
-    return ranked(items, original_bytes=ORIGINAL, allowed_drop=BUDGET, prefer=prefer, portable=portable)
+    return ranked(items, max_bytes=ORIGINAL, allowed_drop=BUDGET, prefer=prefer, portable=portable)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_larger_error_of_the_outputs_must_pay_off_though_no_row_changed() -> N
 
 
 def test_a_gain_of_accuracy_is_not_paid_for() -> None:
-    values = {"original_bytes": ORIGINAL, "allowed_drop": BUDGET, "prefer": "balanced"}
+    values = {"max_bytes": ORIGINAL, "allowed_drop": BUDGET, "prefer": "balanced"}
     assert cost(trial(drop=-0.05), **values) == cost(trial(drop=0.0), **values)  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from device_client.bundle.digest import Digest
-from device_client.errors import UsageError
+from device_client.errors import MissingExtraError, UsageError
 from packager import technique
 from packager.auto import plans, workshop
 from packager.auto.cache import Made, TrialCache, trial_key
@@ -24,11 +24,14 @@ from packager.auto.settings import AutoPlan
 from packager.data import Dataset
 from packager.latency import LatencyRatio
 from packager.pack import PackRequest, PackResult, pack
+from packager.ptq.equalise import Equalise
+from packager.ptq.fp16 import Fp16, narrow_weights
 from packager.ptq.static import Int8Static
 from packager.recipe import load_recipe
 from packager.recipe_writer import recipe_text
 from packager.shrink import shrink_model
 from packager.technique import Compressed, Technique, TechniqueContext, TechniqueStep
+from packager.training_plan import TrainingPlan
 
 from ..models import mlp, pack_request
 
@@ -55,7 +58,9 @@ def original() -> Compressed:
 
 def run(cache: TrialCache | None = None, **settings: Any) -> SearchResult:
     plan = replace(AutoPlan(), **settings)
-    return search(original(), context(), plan=plan, allowed_drop=0.05, cache=cache or TrialCache(None))
+    return search(
+        original(), context(), plan=plan, allowed_drop=0.05, max_bytes=len(original().data), cache=cache or TrialCache(None)
+    )
 
 
 def step(**settings: Any) -> TechniqueStep:
@@ -139,6 +144,40 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path) -> None:
     assert cache.load(Digest.of(b"key")) is None
 
 
+def test_a_failure_of_the_machine_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starved(*_: Any) -> Compressed:
+        raise MemoryError
+
+    def missing(*_: Any) -> Compressed:
+        raise MissingExtraError("train", missing="torchao")
+
+    for name, apply in (("starved", starved), ("missing", missing)):
+        chain = (register(monkeypatch, name, apply),)
+        assert workshop.Workshop(original(), context(), TrialCache(tmp_path)).make(chain).failure
+    assert not list(tmp_path.iterdir())
+
+
+def test_trials_with_a_loss_of_the_user_are_not_kept(tmp_path: Path) -> None:
+    given = replace(context(), training=TrainingPlan(loss="mine:loss"))
+    assert workshop.Workshop(original(), given, TrialCache(tmp_path)).make((step(),)).model
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_oldest_trials_go_where_the_folder_is_too_large(tmp_path: Path) -> None:
+    for age in range(4):
+        path = tmp_path / f"{age}.onnx"
+        path.write_bytes(b"x" * 100)
+        os.utime(path, (1000 - age, 1000 - age))
+    TrialCache(tmp_path, max_bytes=250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.onnx", "1.onnx"]
+
+
+def test_another_packager_makes_its_own_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trial_key(Digest.of(b"m"), (step(),), context(), data={})
+    monkeypatch.setattr("packager.auto.cache._sources_digest", lambda: "other")
+    assert trial_key(Digest.of(b"m"), (step(),), context(), data={}) != before
+
+
 def test_the_key_depends_on_everything_that_decides_the_result() -> None:
     def key(**changes: Any) -> Digest:
         values: dict[str, Any] = {"model": Digest.of(b"m"), "chain": (step(),), "seed": 0, "data": {"calibration": "a"}, **changes}
@@ -158,7 +197,15 @@ def test_the_time_is_over_and_what_was_found_stays(monkeypatch: pytest.MonkeyPat
     now = iter(float(value) for value in range(10_000))
     plan = AutoPlan(max_seconds=3.0)
     monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: FIVE)
-    result = search(original(), context(), plan=plan, allowed_drop=0.05, cache=TrialCache(None), clock=lambda: next(now))
+    result = search(
+        original(),
+        context(),
+        plan=plan,
+        allowed_drop=0.05,
+        max_bytes=len(original().data),
+        cache=TrialCache(None),
+        clock=lambda: next(now),
+    )
     assert 0 < len(result.trials) < len(FIVE)
     assert result.ranking["portable"]
     assert "after 3 s" in result.ended
@@ -211,6 +258,20 @@ def test_how_the_search_went_is_beside_the_bundle_and_not_in_it(trained: Path, t
     assert sum(row["outcome"].startswith("chosen") for row in told["trials"]) == 1
     assert result.facts.recipe.auto is None
     assert not any(b'"trials"' in path.read_bytes() for path in result.out.rglob("*") if path.is_file())
+
+
+def test_a_file_in_half_precision_never_gets_larger(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = searching(trained, tmp_path)
+    half = narrow_weights(Path(request.model).read_bytes(), Fp16()).data
+    (tmp_path / "half.onnx").write_bytes(half)
+    kept = [(TechniqueStep("equalise", Equalise()),), (TechniqueStep("fp16", Fp16()),)]  # the first stays in FP32
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: kept)
+    monkeypatch.setattr("packager.auto.search.coarser", lambda *_: iter(()))
+    facts = pack(replace(request, model=str(tmp_path / "half.onnx"))).facts
+    assert facts.original_bytes > len(half)
+    assert facts.search is not None
+    assert [facts.search.reason(trial)[:6] for trial in facts.search.result.trials] == ["larger", "chosen"]
+    assert facts.shipped[0].size_bytes <= len(half)
 
 
 def test_nothing_within_the_budget_ships_the_original(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
