@@ -43,9 +43,9 @@ def measure_grams(data: bytes, layers: Sequence[Layer], calibration: Dataset) ->
         return {}
     model = onnx.load_from_string(data)
     known = {value.name for value in (*model.graph.input, *model.graph.output)}
-    wanted = {layer.source for layer in chosen if layer.source is not None}
-    for name in sorted(wanted - known):
-        model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    wanted = {layer.source: layer.source_type for layer in chosen if layer.source is not None}
+    for name in sorted(wanted.keys() - known):
+        model.graph.output.append(helper.make_tensor_value_info(name, wanted[name], None))
     sums: Grams = {}
     seen: dict[str, int] = {}
     checked = check_own(model.SerializeToString(), where="the model with inner values as outputs")
@@ -79,7 +79,7 @@ def _batches(model: Any, calibration: Dataset) -> Iterator[Mapping[str, NDArray[
 
 def _patches(values: NDArray[Any], layer: Layer) -> NDArray[np.float32]:
     """(group, samples, inputs): what is multiplied with a row of the weights, one line for each place."""
-    values = values.astype(np.float32)
+    values = values.astype(np.float32) - layer.zero
     if layer.windows is None:
         flat = values.reshape(-1, values.shape[-1])
         return _thinned(flat)[None]

@@ -1,7 +1,7 @@
 """Which tensors of a model are weights, what a row of each one belongs to, and what it is multiplied with.
 
-Finds constants of the main graph that a heavy operator uses, directly (floats) or through a DequantizeLinear or as an argument of
-a QOperator node (bytes). Weights inside subgraphs are left alone.
+Finds constants of the main graph that a heavy operator uses: floats directly; bytes through a DequantizeLinear, through Cast and
+Mul (the widened form of ``weight-only``), or as an argument of a QOperator node. Weights inside subgraphs are left alone.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ WEIGHT_INPUT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "LSTM": 1
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _WITH_SCALE = {"QLinearConv": (3, 4), "QLinearMatMul": (3, 4), "QGemm": (3, 4)}
+_BYTE_SOURCES = {"QLinearConv": 2, "QLinearMatMul": 2}
+"""QOperator nodes whose input is known, and where the zero point of that input stands."""
 _INTEGERS = (onnx.TensorProto.INT8,)
 
 
@@ -44,7 +46,9 @@ class Layer:
         weights: as they are stored: float32, or int8.
         axis: of the output channels; a row of ``rows()`` is what one channel is computed from.
         steps: for int8, what one unit stands for, (rows,); else ones.
-        source: the value that rows are multiplied with, where that is known and float.
+        source: the value that rows are multiplied with, where that is known: float, or bytes of a QOperator node.
+        source_type: its ONNX element type.
+        zero: what stands for zero in ``source``.
         group: channels are computed from their own part of the input, in this many parts.
         windows: for convolutions.
     """
@@ -54,6 +58,8 @@ class Layer:
     axis: int
     steps: NDArray[np.float64]
     source: str | None = None
+    source_type: int = onnx.TensorProto.FLOAT
+    zero: int = 0
     group: int = 1
     windows: Windows | None = None
 
@@ -110,16 +116,29 @@ def _uses(graph: Any, constants: Mapping[str, Any]) -> Iterator[tuple[str, _Use]
     for node in graph.node:
         if node.op_type in _WITH_SCALE:
             weight, scale = _WITH_SCALE[node.op_type]
-            yield node.input[weight], _Use(node, scale=node.input[scale])
+            source = node.input[0] if node.op_type in _BYTE_SOURCES else None
+            yield node.input[weight], _Use(node, scale=node.input[scale], source=source)
         elif node.op_type == "DequantizeLinear" and node.input[0] in constants:
             axis = _attribute(node, "axis", 1)
             for user in consumers.get(node.output[0], []):
                 if user.op_type in WEIGHT_INPUT and node.output[0] in user.input:
                     yield node.input[0], _Use(user, node.input[1], axis, _source(user, node.output[0]))
+        elif node.op_type == "Cast" and node.input[0] in constants:
+            yield from _widened(node, consumers, constants)
         elif node.op_type in WEIGHT_INPUT:
             for index in (1, 2) if node.op_type in _RECURRENT else (WEIGHT_INPUT[node.op_type],):
                 if index < len(node.input) and node.input[index] in constants:
                     yield node.input[index], _Use(node, source=_source(node, node.input[index]))
+
+
+def _widened(cast: Any, consumers: Mapping[str, list[Any]], constants: Mapping[str, Any]) -> Iterator[tuple[str, _Use]]:
+    """Bytes that Cast and Mul turn into the weights of a heavy operator."""
+    for product in consumers.get(cast.output[0], []):
+        scale = next((name for name in product.input if name in constants), None)
+        if product.op_type == "Mul" and scale is not None:
+            for user in consumers.get(product.output[0], []):
+                if user.op_type in WEIGHT_INPUT and product.output[0] in user.input:
+                    yield cast.input[0], _Use(user, scale, source=_source(user, product.output[0]))
 
 
 def _source(node: Any, weights: str) -> str | None:
@@ -134,14 +153,21 @@ def _layer(tensor: Any, use: _Use, constants: Mapping[str, Any], *, alone: bool)
     if use.scale is not None and use.scale in constants:
         scale = numpy_helper.to_array(constants[use.scale]).astype(np.float64).reshape(-1)
         steps = scale if len(scale) == len(steps) else np.full(len(steps), scale[0]) if len(scale) == 1 else steps
-    source = use.source if alone and (use.node.op_type != "MatMul" or weights.ndim == 2) else None
-    is_conv = use.node.op_type == "Conv"
+    source = use.source if alone and (use.node.op_type not in ("MatMul", "QLinearMatMul") or weights.ndim == 2) else None
+    kind, zero = onnx.TensorProto.FLOAT, 0
+    if source is not None and use.node.op_type in _BYTE_SOURCES:
+        point = constants.get(use.node.input[_BYTE_SOURCES[use.node.op_type]])
+        source = None if point is None else source
+        kind, zero = (point.data_type, int(numpy_helper.to_array(point).reshape(-1)[0])) if point is not None else (kind, zero)
+    is_conv = use.node.op_type in ("Conv", "QLinearConv")
     return Layer(
         tensor.name,
         weights,
         axis,
         steps,
         source,
+        kind,
+        zero,
         _attribute(use.node, "group", 1) if is_conv else 1,
         _windows(use.node, weights.shape[2:]) if is_conv else None,
     )

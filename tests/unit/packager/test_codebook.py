@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,17 @@ from device_client.errors import UsageError
 from device_client.inference.walker import check_model
 from packager.clustering.assign import assign_rows, output_error
 from packager.clustering.gram import measure_grams
-from packager.clustering.layers import find_layers
+from packager.clustering.layers import Layer, find_layers
 from packager.clustering.levels import k_means, nearest_level, three_levels, two_levels
 from packager.codebook import Codebook, cluster_weights
 from packager.data import Dataset
 from packager.encode.stored import store_model
 from packager.evaluate import run_rows
+from packager.features import check_own
 from packager.ptq.static import Int8Static, quantise_int8_static
-from packager.technique import TECHNIQUES, Compressed, TechniqueContext, apply_technique, read_technique
+from packager.ptq.weight_only import WeightOnly
+from packager.shrink import shrink_model
+from packager.technique import TECHNIQUES, Compressed, TechniqueContext, TechniqueStep, apply_technique, read_technique
 from packager.toml_table import TomlTable
 
 from .models import convnet, graph, mlp, rows
@@ -154,6 +158,46 @@ def test_int8_weights_keep_whole_levels_within_their_range_and_cost_half_as_much
     assert len(np.unique(clustered)) <= 8
     assert np.abs(clustered).max() <= np.abs(before[changed[0]]).max(), "as safe from saturation as before"
     assert len(store_model(result.data).data) < 0.65 * len(store_model(data).data)
+
+
+FORMS = {
+    "pairs": [TechniqueStep("int8-static", Int8Static())],
+    "QLinear operators": [TechniqueStep("int8-static", Int8Static(format="qoperator"))],
+    "widened weights": [TechniqueStep("weight-only", WeightOnly(min_elements=16))],
+}
+
+
+@pytest.mark.parametrize("steps", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize(("make", "shape"), [(convnet, (1, 8, 8)), (mlp, (6,))], ids=["convolutions", "products"])
+def test_calibration_rows_help_in_every_form_that_weights_of_8_bits_have(
+    make: Callable[[], bytes], shape: tuple[int, ...], steps: list[TechniqueStep]
+) -> None:
+    data = shrink_model(make())
+    context = TechniqueContext(calibration=dataset(*shape))
+    model = Compressed(data, "fp32")
+    for step in steps:
+        model = apply_technique(step, model, context)
+    exact = run_rows(check_own(data), context.calibration)["y"]
+
+    def error(config: Codebook) -> float:
+        made = cluster_weights(model.data, config, context.calibration)
+        if config.use_activations:
+            seen = int(str(made.evidence["activations"]).split(" ")[0])
+            assert seen == made.evidence["tensors"]  # no layer was left without its inputs
+        return float(np.square(run_rows(check_own(made.data), context.calibration)["y"] - exact).mean())
+
+    assert error(AWARE) < error(PLAIN)
+
+
+def test_the_gram_matrix_of_bytes_is_that_of_the_numbers_that_they_stand_for() -> None:
+    data, seen = shrink_model(mlp()), dataset(6)
+    quantised = quantise_int8_static(data, Int8Static(format="qoperator"), seen).data
+    exact, byte_wise = (next(iter(measure_grams(model, _layers_of(model), seen).values())) for model in (data, quantised))
+    assert np.corrcoef(exact.ravel(), byte_wise.ravel())[0, 1] > 0.999  # the step of the input is a common factor
+
+
+def _layers_of(data: bytes) -> list[Layer]:
+    return find_layers(onnx.load_from_string(data), min_elements=16)
 
 
 def test_three_values_for_each_channel_stay_three_bytes_through_int8() -> None:
