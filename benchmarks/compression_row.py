@@ -188,7 +188,8 @@ def _judge(normal: bytes, test: Dataset, task: str, where: str) -> Judge:
 
 
 def _pack(model: Path, data: Path, bundle: Path, name: str, task: str) -> Packed | str:
-    answer = run_pack(model, data, bundle, name=name, task=task)
+    # An empty cache of trials: what an earlier run found would make this one quicker than it is.
+    answer = run_pack(model, data, bundle, name=name, task=task, environment={"XDG_CACHE_HOME": str(bundle.with_suffix(".cache"))})
     return answer if isinstance(answer, str) else read_packed(bundle, answer)
 
 
