@@ -24,7 +24,17 @@ logger = logging.getLogger(__name__)
 
 _REFERENCE_PROBES = 8
 _MAX_REFERENCE_ELEMENTS = 400_000  # about a second per probe in the reference implementation
-_SPAN_SHARE = {"fp32": 2.0**-13, "fp16": 2.0**-13, "w8": 2.0**-13, "w4": 2.0**-13, "w2": 2.0**-13}
+_SPAN_SHARE = {
+    "fp32": 2.0**-13,
+    "fp16": 2.0**-13,
+    "w12": 2.0**-13,
+    "w11": 2.0**-13,
+    "w10": 2.0**-13,
+    "w9": 2.0**-13,
+    "w8": 2.0**-13,
+    "w4": 2.0**-13,
+    "w2": 2.0**-13,
+}
 _INTEGER_SPAN_SHARE = 2.0**-6  # of any other precision: a step of 8 bits may fall the other way
 _FLOAT_FLOOR = 2.0**-17  # of the span: what reordering FP32 sums may change
 _STEP_SLACK = 1.001  # a step is a float32, and so are the two values whose difference is compared with it

@@ -7,6 +7,7 @@ more reading of the test part, which is counted and told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from packager.technique import Compressed, TechniqueContext, apply_technique
 
 ORIGINAL_ID = "fp32"
 MAX_OFFERS = 3
+_CLEARLY_LESS = 0.25  # of the squared error of the outputs
 
 
 class Step(Protocol):
@@ -129,13 +131,17 @@ class _Bench:
     def offer(self, ranking: tuple[Trial, ...], rejected: list[tuple[Trial, str]]) -> tuple[Trial | None, Candidate | None]:
         """The first of a ranking whose drop on the test part is within the budget; else the best of the unproven ones.
 
-        Those that were offered in vain are added to ``rejected``.
+        After one that was offered in vain comes the first whose outputs err clearly less: the next in the ranking is often its
+        twin. Those that were offered in vain are added to ``rejected``.
         """
         allowed = self._recipe.budget.accuracy_drop
         unproven: list[tuple[Trial, Candidate]] = []
-        for trial in ranking[:MAX_OFFERS]:
-            if trial.model is None:
-                continue
+        bound = math.inf
+        for _ in range(MAX_OFFERS):
+            trial = next((trial for trial in ranking if trial.model is not None and trial.distortion < bound), None)
+            if trial is None or trial.model is None:
+                break
+            bound = trial.distortion * _CLEARLY_LESS
             candidate = self.judged(trial.id, trial.model)
             drop = candidate.evaluation.drop.value
             if candidate.refused is None and drop <= allowed:

@@ -7,7 +7,8 @@ Those rows are few, so that a single one can be half a point; whether the budget
 
 Among those the cost is the size as stored times the latency ratio (or one of the two), and more for accuracy given up: using
 the whole budget up must make a variant a fifth smaller or faster, and so must outputs whose error is ten times as large.
-The error of the outputs tells variants apart where the metric cannot, and sees a loss before any row changes its class.
+The error of the outputs tells variants apart where the metric cannot, and sees a loss before any row changes its class. It counts
+the less, the further the upper end of the drop's interval is within the budget: then the metric has told.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import math
 from collections.abc import Sequence
 
 from packager.auto.trial import Trial
+from packager.metrics import Z95
 
 SLOWEST = 1.02
 _BUDGET_PRICE = 0.2  # in the logarithm of the cost, for a drop as large as the budget
@@ -49,7 +51,9 @@ def cost(trial: Trial, *, max_bytes: int, allowed_drop: float, prefer: str) -> f
     latency = math.log(max(trial.latency.ratio, 1e-3)) if trial.latency is not None else 0.0
     budget = max(allowed_drop, 1e-6)
     price = _BUDGET_PRICE * max(trial.drop, 0.0) / budget
-    price += _DECADE_PRICE * max(0.0, math.log10(max(trial.distortion, _FREE_DISTORTION) / _FREE_DISTORTION))
+    doubt = min(1.0, max(0.0, (trial.drop + Z95 * trial.spread) / budget))
+    decades = max(0.0, math.log10(max(trial.distortion, _FREE_DISTORTION) / _FREE_DISTORTION))
+    price += _DECADE_PRICE * doubt * decades
     return {"balanced": size + latency, "size": size, "latency": latency}[prefer] + price
 
 

@@ -1,8 +1,9 @@
 """Which chains are worth trying on a model, and what to try next to a result: graphs in, chains out.
 
 The order is the order of expectation, so that a search that is cut off early has tried the likeliest first. The chains
-without training come from ``packager.ptq.candidates``; weights alone, in 8 bits and in half precision, are tried before all
-of them, since they are as fast as the original everywhere and lose next to nothing: after two trials there is something to ship.
+without training come from ``packager.ptq.candidates``; weights alone, in 8 bits, in half precision and with few values, are tried
+before all of them, since they are as fast as the original everywhere: after two trials there is something to ship, and after five
+something small.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from packager.codebook import Codebook
 from packager.ptq.candidates import candidates, refine
 from packager.ptq.fp16 import Fp16
 from packager.ptq.sensitivity import NodeSensitivity
+from packager.ptq.static import Int8Static
 from packager.ptq.weight_only import WeightOnly
 from packager.technique import TechniqueContext, TechniqueStep
 from packager.train.distil import Distil
@@ -27,42 +29,49 @@ HALF = TechniqueStep("fp16", Fp16())
 TARGETS = {"portable": "portable", "x86-vnni": "vnni"}
 _RATIOS = (0.5, 0.75)  # of channels that go, where there are rows to recover on
 _BITS = (5, 4, 3)
-_HALVED = (0.25, 0.5, 0.75)  # of the layers
+_CAREFUL_BITS = (8, 9, 10, 11, 12)
 _QUANTISERS = ("int8-static", "int8-dynamic", "weight-only", "gptq", "adaround")
 
 
-def first_wave(model: bytes, *, context: TechniqueContext, trains: bool, classes: Sequence[str]) -> list[Chain]:
-    """The planned chains for a model in its normal form."""
+def weights_alone(*, eight_bits_do: bool) -> list[Chain]:
+    """What follows weights of 8 bits: few values where those are within the budget, else more bits, up to about FP16."""
+    if eight_bits_do:
+        return _few_values((WEIGHTS,))
+    careful = replace(WEIGHTS, config=replace(WEIGHTS.config, method="gptq"))
+    return [(replace(careful, config=replace(careful.config, bits=bits)),) for bits in _CAREFUL_BITS]
+
+
+def first_wave(
+    model: bytes, *, context: TechniqueContext, trains: bool, classes: Sequence[str], eight_bits_do: Callable[[], bool]
+) -> Iterator[Chain]:
+    """The planned chains for a model in its normal form; ``eight_bits_do`` is asked once ``WEIGHTS`` was tried.
+
+    Some may come twice.
+    """
+    yield (WEIGHTS,)
+    yield (HALF,)
+    yield from weights_alone(eight_bits_do=eight_bits_do())
     lists = [candidates(model, has_train=trains, task=context.task, target=TARGETS[kind]) for kind in classes]
     untrained = [chain for chain in itertools.chain.from_iterable(itertools.zip_longest(*lists)) if chain is not None]
-    found: list[Chain] = [(WEIGHTS,), (HALF,), *untrained[:2]]
+    yield from untrained[:2]
     if trains:
-        found += _trained(untrained)
-    return list(dict.fromkeys([*found, *untrained]))
+        yield from _trained(untrained)
+    yield from untrained[2:]
 
 
 def gentler(chain: Chain, sensitivity: Callable[[Chain, TechniqueStep], Sequence[NodeSensitivity]]) -> list[Chain]:
-    """Chains that quantise less than one that missed the budget or was too slow.
+    """Chains that quantise less than one that missed the budget or was too slow: fewer nodes in INT8.
 
     Args:
         chain: of the trial.
         sensitivity: the table of the model that the first steps make, worst first, under the step after them.
     """
-    place = next((index for index, step in enumerate(chain) if step.name in ("int8-static", "weight-only")), None)
+    place = next((index for index, step in enumerate(chain) if step.name == "int8-static"), None)
     if place is None:
         return []
     table = sensitivity(chain[:place], chain[place])
-    if chain == (WEIGHTS,):
-        return [_halved(table, share=share) for share in _HALVED if len(table) * share >= 1]
     found = refine(chain, table)
     return [item if item[-1].name == "weight-only" else (*item, WEIGHTS) for item in found]
-
-
-def _halved(table: Sequence[NodeSensitivity], *, share: float) -> Chain:
-    """8-bit weights, but for the nodes that mind most: those in half precision."""
-    worst = tuple(name for row in table[: int(len(table) * share)] for name in row.nodes)
-    kept = tuple(sorted(worst, key=lambda name: int(name[1:])))
-    return (replace(WEIGHTS, config=replace(WEIGHTS.config, exclude_nodes=kept)), HALF)
 
 
 def mixed(chain: Chain, *, operators: Sequence[str]) -> list[Chain]:
@@ -79,12 +88,35 @@ def mixed(chain: Chain, *, operators: Sequence[str]) -> list[Chain]:
 
 def coarser(trial: Trial) -> Iterator[Chain]:
     """Chains that store the weights of a trial within the budget in fewer bits."""
-    if any(step.name == "codebook" for step in trial.chain):
+    if any(step.name in ("codebook", "fp16") or getattr(step.config, "bits", 8) != 8 for step in trial.chain):
         return
-    for bits in _BITS:
-        yield (*trial.chain, TechniqueStep("codebook", Codebook(bits=bits)))
+    yield from _few_values(trial.chain)
     if trial.chain == (WEIGHTS,):
         yield (TechniqueStep("weight-only", WeightOnly(bits=4, block=32, method="adaround")),)
+
+
+def arithmetic(chain: Chain) -> Chain:
+    """The chain without what changes values alone: two chains with the same arithmetic are as fast as each other.
+
+    Equalising and codebooks move weights; how ranges are found and weights rounded moves numbers in the same graph; and weights
+    that are folded to FP32 when the file is opened compute as the original does, whatever they were stored in.
+    """
+    found = []
+    for step in chain:
+        is_folded = isinstance(step.config, Fp16) or (isinstance(step.config, WeightOnly) and step.config.form == "folded")
+        if is_folded or step.name in ("equalise", "codebook", "bias-correction"):
+            continue
+        if isinstance(step.config, Int8Static):
+            default = Int8Static()
+            same = {key: getattr(default, key) for key in ("calibration", "rounding", "bias_correction")}
+            found.append(replace(step, config=replace(step.config, **same)))
+        else:
+            found.append(step)
+    return tuple(found)
+
+
+def _few_values(chain: Chain) -> list[Chain]:
+    return [(*chain, TechniqueStep("codebook", Codebook(bits=bits))) for bits in _BITS]
 
 
 def _trained(untrained: Sequence[Chain]) -> list[Chain]:

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from device_client.errors import SealiftError, UsageError
 from device_client.inference.walker import CheckedModel
 from packager.auto.cache import TrialCache
-from packager.auto.choice import is_plausible, ranked
-from packager.auto.plans import WEIGHTS, coarser, first_wave, gentler, mixed
+from packager.auto.choice import SLOWEST, is_plausible, ranked
+from packager.auto.plans import WEIGHTS, arithmetic, coarser, first_wave, gentler, mixed
 from packager.auto.settings import AutoPlan
 from packager.auto.trial import Chain, Trial, describe_chain
 from packager.auto.workshop import Workshop
@@ -31,18 +31,18 @@ from packager.encode.stored import store_model
 from packager.evaluate import Judge, make_judge, run_rows
 from packager.features import check_own
 from packager.feed import feed_rows
-from packager.latency import measure_ratio
+from packager.latency import LatencyRatio, measure_ratio
 from packager.metrics import Z95
 from packager.ptq.saturation import is_saturation_safe
 from packager.ptq.sensitivity import NodeSensitivity, sensitivity
-from packager.ptq.static import Int8Static
-from packager.ptq.weight_only import WeightOnly
 from packager.technique import Compressed, TechniqueContext, TechniqueStep
 
 logger = logging.getLogger(__name__)
 
 MAX_ROWS = 1024  # to choose by; more would make trials slow and choices no better
-LATENCY_ROUNDS = 15
+LATENCY_ROUNDS = 16
+_HALF_WIDTH = 0.1
+_CLEARLY_SLOW = 1.15
 _MAX_FOLLOWED = 3  # of the best trials are followed up
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
 
@@ -140,6 +140,7 @@ class _Run:
         self._feeds = feed_rows(self._checked.inputs, judge.test.inputs)
         self.trials: list[Trial] = []
         self._tried: set[Chain] = set()
+        self._latency: dict[Chain, LatencyRatio] = {}  # what computes alike is timed once
 
     def goes_on(self) -> bool:
         """Whether there is time for another trial."""
@@ -147,15 +148,25 @@ class _Run:
 
     def first(self) -> Iterator[Chain]:
         """The planned chains."""
-        yield from first_wave(self._original.data, context=self._context, trains=self._trains, classes=self._plan.classes)
+        yield from first_wave(
+            self._original.data,
+            context=self._context,
+            trains=self._trains,
+            classes=self._plan.classes,
+            eight_bits_do=self._eight_bits_do,
+        )
+
+    def _eight_bits_do(self) -> bool:
+        tried = next((trial for trial in self.trials if trial.chain == (WEIGHTS,)), None)
+        return tried is not None and is_plausible(tried, allowed_drop=self._allowed)
 
     def repair(self) -> Iterator[Chain]:
         """Where small chains miss the budget, or are slow: the same with less in INT8."""
         made = [trial for trial in self.trials if trial.model is not None]
-        missed = [trial for trial in made if trial.drop > self._allowed]
-        for trial in sorted(missed, key=lambda trial: (trial.chain != (WEIGHTS,), trial.drop))[:_MAX_FOLLOWED]:
+        missed = [trial for trial in made if trial.drop > self._allowed and not _is_slow(trial)]
+        for trial in sorted(missed, key=lambda trial: trial.drop)[:_MAX_FOLLOWED]:
             yield from gentler(trial.chain, self._sensitivity)
-        slow = [trial for trial in made if trial.latency is not None and trial.latency.ratio > 1.0]
+        slow = [trial for trial in made if _is_slow(trial)]
         for trial in sorted(slow, key=lambda trial: trial.stored_bytes)[:1]:
             yield from mixed(trial.chain, operators=_PRODUCTS)
 
@@ -170,8 +181,6 @@ class _Run:
         try:
             if model is None:
                 return ()
-            if isinstance(step.config, WeightOnly):
-                return sensitivity(model.data, Int8Static(), self._context.calibration, weight_bits=step.config.bits)
             return sensitivity(model.data, step.config, self._context.calibration)
         except SealiftError as e:
             logger.info("no sensitivity table: %s", e)
@@ -182,11 +191,22 @@ class _Run:
         if chain in self._tried:
             return
         self._tried.add(chain)
-        made = self._workshop.make(chain)
-        trial = Trial(chain, None, failure=made.failure) if made.model is None else self._judged(chain, made.model)
+        trial = self._known_slow(chain) or self._made(chain)
         logger.info("tried %s: %s", describe_chain(chain), trial.failure or f"{trial.stored_bytes} bytes, drop {trial.drop:.4f}")
         self.trials.append(trial)
         self._show()
+
+    def _known_slow(self, chain: Chain) -> Trial | None:
+        """Time is short: what computes exactly as a slow trial did is not made."""
+        for trial in self.trials:
+            if trial.latency is not None and _is_slow(trial) and arithmetic(trial.chain) == arithmetic(chain):
+                told = f"not tried: it computes as {describe_chain(trial.chain)} does, {trial.latency.ratio:.2f} times as slow"
+                return Trial(chain, None, failure=told)
+        return None
+
+    def _made(self, chain: Chain) -> Trial:
+        made = self._workshop.make(chain)
+        return Trial(chain, None, failure=made.failure) if made.model is None else self._judged(chain, made.model)
 
     def measure_the_rest(self) -> None:
         """Latency of what may ship and was not timed yet."""
@@ -234,8 +254,15 @@ class _Run:
     def _timed(self, trial: Trial) -> Trial:
         if trial.model is None:
             return trial
-        variant: CheckedModel = check_own(trial.model.data)
-        return replace(trial, latency=measure_ratio(self._checked, variant, self._feeds, rounds=LATENCY_ROUNDS))
+        key = arithmetic(trial.chain)
+        if key not in self._latency:
+            variant: CheckedModel = check_own(trial.model.data)
+            rounds, width = LATENCY_ROUNDS, _HALF_WIDTH
+            found = measure_ratio(self._checked, variant, self._feeds, rounds=rounds, half_width=width)
+            if SLOWEST < found.low < _CLEARLY_SLOW:  # other work on the machine looks like that, too
+                found = measure_ratio(self._checked, variant, self._feeds, rounds=4 * rounds, half_width=width / 4)
+            self._latency[key] = found
+        return replace(trial, latency=self._latency[key])
 
     def _show(self) -> None:
         """Progress in per cent: by time, or by trials where there are few."""
@@ -245,6 +272,10 @@ class _Run:
         if done > self._shown:
             self._advance(done - self._shown)
             self._shown = done
+
+
+def _is_slow(trial: Trial) -> bool:
+    return trial.latency is not None and trial.latency.low > SLOWEST
 
 
 def _distortion(reference: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> float:

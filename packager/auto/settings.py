@@ -46,7 +46,7 @@ class AutoPlan:
         return plan
 
     def seconds_for(self, model_bytes: int, *, trains: bool) -> float:
-        """The time to search in, in seconds: as set, or 25 up to 1 MB, 150 up to 4 MB, 600 beyond or where it trains."""
+        """The time to search in, in seconds: as set, or 35 up to 1 MB, 180 up to 4 MB, 600 beyond or where it trains."""
         if self.max_seconds or trains:
             return self.max_seconds or 600.0
-        return 25.0 if model_bytes <= MEGABYTE else 150.0 if model_bytes <= 4 * MEGABYTE else 600.0
+        return 35.0 if model_bytes <= MEGABYTE else 180.0 if model_bytes <= 4 * MEGABYTE else 600.0

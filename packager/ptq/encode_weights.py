@@ -181,8 +181,8 @@ class _Builder:
 
     def integers(self, stored: Integers, *, bits: int) -> str:
         """The integers as FP32 values. Below 8 bits: ``high = floor(byte / 16)``, ``low = byte - 16 high``, both exact."""
-        if bits == 8:
-            return self.node("Cast", [self.constant(stored.astype(np.int8))], to=TensorProto.FLOAT)
+        if bits >= 8:
+            return self.node("Cast", [self.constant(stored.astype(np.int8 if bits == 8 else np.int16))], to=TensorProto.FLOAT)
         parts = []
         left = self.node("Cast", [self.constant(_pack(stored.reshape(-1), bits, interleaved=False))], to=TensorProto.FLOAT)
         down, up = self.constant(np.asarray(2.0**-bits, dtype=np.float32)), self.constant(np.asarray(2.0**bits, dtype=np.float32))

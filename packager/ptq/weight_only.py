@@ -1,10 +1,12 @@
-"""The techniques ``weight-only``, ``gptq`` and ``adaround``: weights of 8, 4 or 2 bits, arithmetic in FP32.
+"""The techniques ``weight-only``, ``gptq`` and ``adaround``: weights of 12 to 8, 4 or 2 bits, arithmetic in FP32.
 
 The bytes shrink, the arithmetic does not change. Three forms:
 
 - ``folded``: integers, ``Cast`` and ``Mul`` in the standard domain, any opset from 13. The runtime folds them into FP32
   weights when it loads the file, so the variant is as fast as the original, and takes as much memory. Works for every
-  operator, in subgraphs too. Below 8 bits several weights share a byte, taken apart by exact FP32 arithmetic.
+  operator, in subgraphs too. Below 8 bits several weights share a byte, taken apart by exact FP32 arithmetic. From 9 bits on
+  the file holds INT16, and the bundle's encoding stores about as many bits as are used: for networks that 8 bits change too
+  much, between those and FP16.
 - ``dequantise``: ``DequantizeLinear``, 8 bits; for products the runtime keeps the integers in memory.
 - ``matmulnbits``: the operator ``MatMulNBits`` of ``com.microsoft``, for products; needs the feature ``domain:com.microsoft``.
 
@@ -34,6 +36,7 @@ WEIGHT_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "LSTM", "GRU"
 _POSITIONS = {"Gather": (0,), "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2)}
 _MAX_ROWS = 128
 _SMALLEST_BLOCK = 8
+_WIDTHS = (2, 4, 8, 9, 10, 11, 12)
 MIN_LOW_BITS = 768
 """Weights with fewer elements take 8 bits: the nodes that take bytes apart would cost more than the bits save."""
 
@@ -71,7 +74,7 @@ class WeightOnly:
     @classmethod
     def _read(cls, table: TomlTable, default: WeightOnly) -> WeightOnly:
         read = cls(
-            bits=table.integer("bits", default.bits, minimum=2, maximum=8),
+            bits=table.integer("bits", default.bits, minimum=2, maximum=12),
             block=table.integer("block", default.block, minimum=0, maximum=4096),
             method=table.text("method", default.method, choices=METHODS),
             form=table.text("form", default.form, choices=FORMS),
@@ -79,12 +82,13 @@ class WeightOnly:
             ops=table.texts("ops"),
             exclude_nodes=table.texts("exclude_nodes"),
         )
-        if read.bits not in (2, 4, 8) or (read.form == "dequantise" and (read.bits != 8 or read.block)):
+        is_wide = read.bits > 8 and read.form != "folded"
+        if read.bits not in _WIDTHS or is_wide or (read.form == "dequantise" and (read.bits != 8 or read.block)):
             raise UsageError(
                 "no such form of weights",
                 code="recipe_value",
                 where=table.where,
-                expected="bits 8, 4 or 2; form 'dequantise' with bits 8 and block 0 only",
+                expected="bits 12 to 8, 4 or 2; form 'folded' above 8; form 'dequantise' with bits 8 and block 0 only",
                 actual=f"bits {read.bits}, block {read.block}, form {read.form}",
             )
         return read
@@ -218,7 +222,7 @@ def _encode(model: Any, target: _Target, config: WeightOnly, layer: Layer | None
     dims = tuple(weights.shape)
     matrix = weights.reshape(int(np.prod(dims[: target.lead])), -1) if target.rows_first else weights.T
     columns = matrix.shape[1]
-    bits = config.bits if matrix.size % (8 // config.bits) == 0 else 8
+    bits = config.bits if config.bits >= 8 or matrix.size % (8 // config.bits) == 0 else 8
     if config.form == "matmulnbits":
         block = _nbits_block(columns, config.block)
     elif config.bits < 8 and matrix.size < MIN_LOW_BITS:
@@ -226,7 +230,7 @@ def _encode(model: Any, target: _Target, config: WeightOnly, layer: Layer | None
     else:
         block = _block(columns, config.block)
     grid = fit_grid(
-        matrix, bits=bits, block=block, symmetric=bits == 8 or config.form == "matmulnbits", centred=config.form == "matmulnbits"
+        matrix, bits=bits, block=block, symmetric=bits >= 8 or config.form == "matmulnbits", centred=config.form == "matmulnbits"
     )
     if moments is not None and layer is not None and to_matrices(layer, weights) is not None:
         rows = matrix.shape[0] // len(moments)

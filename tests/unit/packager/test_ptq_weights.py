@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from device_client.errors import UsageError
 from device_client.inference.session import open_session
 from device_client.inference.walker import check_model
+from packager.encode.stored import store_model
 from packager.ptq.dynamic import Int8Dynamic, quantise_int8_dynamic
 from packager.ptq.fp16 import Fp16, narrow_weights
 from packager.ptq.saturation import is_saturation_safe
 from packager.ptq.weight_only import WeightOnly, quantise_weights
+from packager.toml_table import TomlTable
 
 from .models import graph, mlp, op_types, rows
 from .test_ptq_static import dataset, fused_operators, noise, prepared, residual, run
@@ -45,6 +48,20 @@ def test_the_weights_shrink_and_the_output_stays_close(
     assert 0 < noise(model, result.data, x) < allowed
     assert result.share == 1.0
     check_model(result.data, features=())
+
+
+def test_bits_above_8_lower_the_error_and_are_about_what_the_bundle_stores(tmp_path: Path) -> None:
+    model, x = wide(tmp_path), rows(64, (64,))
+    made = {bits: quantise_weights(model, WeightOnly(bits=bits), dataset(x)).data for bits in (8, 9, 10, 11, 12)}
+    errors = [noise(model, data, x) for data in made.values()]
+    assert all(after < before for before, after in pairwise(errors))
+    assert errors[-1] < errors[0] / 50  # a quarter for each bit, on average
+    stored = {bits: len(store_model(data).data) for bits, data in made.items()}
+    weights = 64 * 256 + 256 * 10
+    assert all(bits - 1.5 < 8 * stored[bits] / weights < bits + 1.5 for bits in made)
+    assert len({len(data) for bits, data in made.items() if bits > 8}) == 1  # INT16 in the file
+    with pytest.raises(UsageError, match="no such form"):
+        WeightOnly.from_toml(TomlTable({"bits": 10, "form": "dequantise"}, where="recipe"))
 
 
 def test_the_runtime_folds_the_weights_when_it_loads_them(tmp_path: Path) -> None:

@@ -87,9 +87,16 @@ def test_accuracy_given_up_must_pay_off() -> None:
 
 
 def test_a_larger_error_of_the_outputs_must_pay_off_though_no_row_changed() -> None:
+    unsure = {"spread": BUDGET}
+    exact = trial(stored=300, distortion=1e-4, **unsure)
+    assert order(exact, trial(stored=280, distortion=1e-2, **unsure))[0] is exact
+    assert order(exact, trial(stored=150, distortion=1e-2, **unsure))[0] is not exact
+
+
+def test_the_surer_the_metric_the_less_the_error_of_the_outputs_counts() -> None:
     exact = trial(stored=300, distortion=1e-4)
-    assert order(exact, trial(stored=280, distortion=1e-2))[0] is exact
-    assert order(exact, trial(stored=150, distortion=1e-2))[0] is not exact
+    coarse = [trial(stored=280, distortion=1e-2, spread=share * BUDGET) for share in (0.0, 0.05, 0.5)]
+    assert [order(exact, item)[0] is item for item in coarse] == [True, True, False]
 
 
 def test_a_gain_of_accuracy_is_not_paid_for() -> None:

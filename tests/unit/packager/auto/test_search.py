@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,20 @@ import pytest
 
 from device_client.bundle.digest import Digest
 from device_client.errors import MissingExtraError, UsageError
-from packager import technique
+from packager import technique, variants
 from packager.auto import plans, workshop
 from packager.auto.cache import Made, TrialCache, trial_key
 from packager.auto.search import SearchResult, search
 from packager.auto.settings import AutoPlan
+from packager.auto.trial import Trial
+from packager.codebook import Codebook
 from packager.data import Dataset
 from packager.latency import LatencyRatio
 from packager.pack import PackRequest, PackResult, pack
 from packager.ptq.equalise import Equalise
 from packager.ptq.fp16 import Fp16, narrow_weights
 from packager.ptq.static import Int8Static
+from packager.ptq.weight_only import WeightOnly
 from packager.recipe import load_recipe
 from packager.recipe_writer import recipe_text
 from packager.shrink import shrink_model
@@ -324,6 +328,122 @@ def test_a_killed_search_keeps_every_finished_trial(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
-def test_plans_never_name_a_chain_twice() -> None:
-    chains = plans.first_wave(original().data, context=context(), trains=False, classes=("portable", "x86-vnni"))
-    assert len(set(chains)) == len(chains) > 1
+def plan_of(*, eight_bits_do: bool) -> list[plans.Chain]:
+    return list(
+        plans.first_wave(
+            original().data,
+            context=context(),
+            trains=False,
+            classes=("portable", "x86-vnni"),
+            eight_bits_do=lambda: eight_bits_do,
+        )
+    )
+
+
+def test_where_weights_of_8_bits_do_the_plan_tries_few_values_and_else_more_bits_before_anything_slower() -> None:
+    few, more = plan_of(eight_bits_do=True), plan_of(eight_bits_do=False)
+    assert [chain[-1].name for chain in few[:5]] == ["weight-only", "fp16", "codebook", "codebook", "codebook"]
+    assert [getattr(chain[-1].config, "bits", None) for chain in more[:7]] == [8, None, 8, 9, 10, 11, 12]
+    assert all(chain[-1].config.method == "gptq" for chain in more[2:7])
+    assert few[5:] == more[7:]
+
+
+def test_a_search_makes_no_chain_twice() -> None:
+    chains = [trial.chain for trial in run().trials]
+    assert len(set(chains)) == len(chains) > 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        pytest.param((step(),), (step(calibration="percentile", rounding="gptq"),), True, id="other ranges and roundings"),
+        pytest.param((step(),), (TechniqueStep("equalise", Equalise()), step()), True, id="equalised before"),
+        pytest.param((), (plans.WEIGHTS,), True, id="weights that are folded to FP32"),
+        pytest.param((plans.HALF,), (plans.WEIGHTS, TechniqueStep("codebook", Codebook())), True, id="folded from anything"),
+        pytest.param((step(),), (step(per_channel=False),), False, id="per tensor"),
+        pytest.param((step(),), (step(format="qoperator"),), False, id="other operators"),
+        pytest.param((step(),), (step(exclude_nodes=("n1",)),), False, id="fewer nodes"),
+        pytest.param((), (replace(plans.WEIGHTS, config=WeightOnly(form="dequantise")),), False, id="weights kept as integers"),
+    ],
+)
+def test_chains_with_the_same_arithmetic_are_told_from_others(one: plans.Chain, other: plans.Chain, alike: bool) -> None:
+    assert (plans.arithmetic(one) == plans.arithmetic(other)) is alike
+
+
+def test_what_computes_as_a_slow_trial_does_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = LatencyRatio(1.5, 1.4, 1.6, 9, 1.0, 1.5)
+    monkeypatch.setattr("packager.auto.search.measure_ratio", lambda *_, **__: slow)
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(step(),), (step(calibration="percentile"),)])
+    first, second = run().trials[:2]
+    assert first.model is not None
+    assert second.model is None
+    assert "not tried" in (second.failure or "")
+    assert "1.50 times" in (second.failure or "")
+
+
+def test_what_computes_alike_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[LatencyRatio] = []
+
+    def measured(*_: Any, **__: Any) -> LatencyRatio:
+        timed.append(LatencyRatio(0.9 + len(timed) / 100, 0.8, 0.95, 9, 1.0, 0.9))
+        return timed[-1]
+
+    monkeypatch.setattr("packager.auto.search.measure_ratio", measured)
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(plans.WEIGHTS,), (plans.HALF,), (step(),)])
+    monkeypatch.setattr("packager.auto.search.coarser", lambda *_: iter(()))
+    monkeypatch.setattr("packager.auto.search.gentler", lambda *_: [])
+    result = run()
+    assert len(timed) == 2
+    assert result.trials[0].latency is result.trials[1].latency is timed[0]
+    assert result.trials[2].latency is timed[1]
+
+
+def test_a_reading_that_is_a_little_slow_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def measured(*_: Any, rounds: int, **__: Any) -> LatencyRatio:
+        asked.append(rounds)
+        ratio = 1.08 if len(asked) == 1 else 1.0
+        return LatencyRatio(ratio, ratio - 0.02, ratio + 0.02, rounds, 1.0, ratio)
+
+    monkeypatch.setattr("packager.auto.search.measure_ratio", measured)
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(plans.WEIGHTS,)])
+    monkeypatch.setattr("packager.auto.search.coarser", lambda *_: iter(()))
+    result = run()
+    assert asked == [16, 64]
+    assert result.ranking["portable"]
+
+
+def offered(*trials: Trial, refuse: set[int]) -> tuple[list[int], Trial | None]:
+    """The distortions that were judged, in order, and what was chosen; ``refuse``: indices that miss on the test part."""
+    judged: list[int] = []
+
+    class Bench(variants._Bench):
+        def __init__(self) -> None:
+            self._recipe = load_recipe(None)
+
+        def judged(self, name: str, model: Compressed) -> Any:
+            index = next(index for index, trial in enumerate(trials) if trial.model is model)
+            judged.append(index)
+            drop = SimpleNamespace(value=1.0 if index in refuse else 0.0)
+            return SimpleNamespace(evaluation=SimpleNamespace(drop=drop), refused="missed" if index in refuse else None)
+
+    chosen, _ = Bench().offer(trials, [])
+    return judged, chosen
+
+
+def distorted(value: float) -> Trial:
+    return Trial((step(),), Compressed(b"model", "int8"), distortion=value)
+
+
+def test_after_a_miss_on_the_test_part_comes_what_errs_clearly_less() -> None:
+    trials = [distorted(value) for value in (1e-2, 9e-3, 2e-3, 1.9e-3, 1e-4, 1e-5)]
+    assert offered(*trials, refuse=set()) == ([0], trials[0])
+    assert offered(*trials, refuse={0}) == ([0, 2], trials[2])
+    assert offered(*trials, refuse={0, 2}) == ([0, 2, 4], trials[4])
+    assert offered(*trials, refuse={0, 2, 4, 5}) == ([0, 2, 4], None)  # three readings of the test part, never more
+
+
+def test_a_trial_without_any_error_is_offered_once() -> None:
+    trials = [distorted(0.0), distorted(0.0)]
+    assert offered(*trials, refuse={0, 1}) == ([0], None)
