@@ -155,7 +155,10 @@ def test_planted_controls_go_through_the_compressor(good: Case, policy: Policy) 
     kept = Recorded(forgets=False)
     result = run_with(good, policy, kept)
     assert kept.calls == 2  # strengths 0.5 and 1.0
-    assert [control.held for control in instance(result).controls if control.name.count(":") == 2 and control.planted] == [True, True]
+    assert [control.held for control in instance(result).controls if control.name.count(":") == 2 and control.planted] == [
+        True,
+        True,
+    ]
     assert verdicts(result)["int8-static"] is Verdict.PASSED
 
 
