@@ -67,7 +67,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Decision:
-    """How numbers become verdicts; see the comments of ``default_policy.toml``."""
+    """How numbers become verdicts; see the comments of ``tiers/quick.toml``."""
 
     alpha: float
     permutations: int
