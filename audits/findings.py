@@ -68,7 +68,8 @@ def describe_subjects(
     """Finding and numbers of every model, by its id; the first is the original."""
     boots = _bootstraps(groups, policy)
     first = subjects[0].id
-    findings, details = {}, {}
+    findings: dict[str, tuple[Finding, ...]] = {}
+    details: dict[str, dict[str, Any]] = {}
     for subject in subjects:
         item = attacked[subject.id]
         deltas = [] if subject.id == first else _deltas(groups, subject.id, first, attacked, boots, policy)
