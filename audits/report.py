@@ -94,10 +94,17 @@ def _banner(audit: Audit, worst: Verdict) -> str:
     return f'<div class="banner {worst.value}"><b>{worst.value}</b><ul>{lines}</ul></div>'
 
 
+def _detail(audit: Audit, subject: SubjectEvidence) -> dict[str, Any]:
+    """What is shown about one model of the attacks with gradients."""
+    family = audit.family("instance")
+    empty: dict[str, Any] = {"access": {"accuracy_members": 0.0, "accuracy_heldouts": 0.0}, "attacks": [], "tests": [], "delta": []}
+    return empty if family is None else family.detail[subject.id]
+
+
 def _subjects(audit: Audit) -> str:
     rows = []
     for subject in audit.subjects:
-        access = subject.detail["access"]
+        access = _detail(audit, subject)["access"]
         parity = access.get("parity")
         difference = (
             "none"
@@ -111,7 +118,7 @@ def _subjects(audit: Audit) -> str:
                 f"{subject.size_bytes / 1024:.1f} KiB",
                 f"{access['accuracy_members']:.1%} / {access['accuracy_heldouts']:.1%}",
                 escape(difference) + _masking(access),
-                f"{subject.findings.p_adjusted:.2g}",
+                f"{min((test.p_value for test in subject.ruling.tests), default=1.0):.2g}",
             ]
         )
     head = [
@@ -135,7 +142,7 @@ def _masking(access: dict[str, Any]) -> str:
 def _gaps(audit: Audit) -> str:
     rows, strongest = [], None
     for subject in audit.subjects:
-        tests = subject.detail["tests"]
+        tests = _detail(audit, subject)["tests"]
         means = [test for test in tests if test["statistic"] == "mean"]
         if not means:
             continue
@@ -164,7 +171,7 @@ def _gaps(audit: Audit) -> str:
 def _tests(audit: Audit) -> str:
     rows = []
     for subject in audit.subjects:
-        for test in sorted(subject.detail["tests"], key=lambda item: item["p_value"])[:3]:
+        for test in sorted(_detail(audit, subject)["tests"], key=lambda item: item["p_value"])[:3]:
             threshold = "none" if test["threshold"] is None else f"{test['threshold']:.4f}"
             rows.append(
                 [
@@ -184,7 +191,7 @@ def _pictures(audit: Audit, images: ReportImages) -> str:
     names = [subject.id for subject in audit.subjects if subject.id in images.reconstructions]
     columns = [("class mean", images.class_means), ("held-out", images.heldouts)]
     columns += [(f"from {name}", images.reconstructions[name]) for name in names]
-    likeness = {subject.id: _likeness(subject) for subject in audit.subjects}
+    likeness = {subject.id: _likeness(audit, subject) for subject in audit.subjects}
     rows = []
     for label in range(min(len(images.class_means), _MAX_ROWS)):
         cells = [f"<strong>{label}</strong>"]
@@ -203,7 +210,10 @@ def _pictures(audit: Audit, images: ReportImages) -> str:
 
 
 def _controls(audit: Audit) -> str:
-    detail, run = audit.control_detail, audit.controls
+    family = audit.family("instance")
+    if family is None:
+        return _section("Controls of this run", _note("No attack with the file was made, so it has no controls here."))
+    detail = family.shared
     planted = [
         [f"{item['strength']:g}", "caught" if item["caught"] else "not caught", f"{item['p_value']:.2g}"]
         for item in detail["planted"]
@@ -223,8 +233,8 @@ def _controls(audit: Audit) -> str:
     )
     power = (
         "Not even the strongest planted leak was caught: this run is blind."
-        if run.smallest_caught is None
-        else f"Power of this run: it caught training records that make up {run.smallest_caught:.0%} or more of a class's template "
+        if family.power is None
+        else f"Power of this run: it caught training records that make up {family.power:.0%} or more of a class's template "
         "in a model that was planted with them."
     )
     left = _table(["Planted leak, must be caught", "Result", "p"], planted, numeric={2})
@@ -241,7 +251,7 @@ def _deltas(audit: Audit) -> str:
             f"{delta['interval'][0]:+.4f} to {delta['interval'][1]:+.4f}",
         ]
         for subject in audit.subjects
-        for delta in subject.detail["delta"]
+        for delta in _detail(audit, subject)["delta"]
     ]
     if not rows:
         return ""
@@ -275,8 +285,8 @@ def _provenance(audit: Audit) -> str:
     )
 
 
-def _likeness(subject: SubjectEvidence) -> list[float]:
-    attacks: list[dict[str, Any]] = subject.detail["attacks"]
+def _likeness(audit: Audit, subject: SubjectEvidence) -> list[float]:
+    attacks: list[dict[str, Any]] = _detail(audit, subject)["attacks"]
     return max((entry["class_likeness"] for entry in attacks), key=lambda values: float(np.mean(values or [0.0])), default=[])
 
 

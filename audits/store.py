@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audits.evidence import AUDIT_FILE, IMAGES_FILE, MAX_AUDIT_BYTES, Audit, read_audit
+from audits.evidence import AUDIT_FILE, IMAGES_FILE, Audit
+from audits.evidence_reader import MAX_AUDIT_BYTES, read_audit
 from audits.images import ReportImages, prepare, read_images
 from audits.report import render_report
 from audits.run import RunResult

@@ -79,8 +79,16 @@ def test_text_from_models_and_bundles_is_escaped(good_run: RunResult) -> None:
     subjects = tuple(
         replace(subject, id=subject.id if subject.id == "original" else hostile) for subject in good_run.audit.subjects
     )
-    subjects = tuple(replace(subject, reasons=(hostile,)) for subject in subjects)
-    audit = replace(good_run.audit, subjects=subjects, bundle={"path": hostile, "manifest": hostile}, tools={hostile: hostile})
+    subjects = tuple(replace(subject, ruling=replace(subject.ruling, reasons=(hostile,))) for subject in subjects)
+    (family,) = good_run.audit.families
+    families = (replace(family, detail={**family.detail, hostile: family.detail["int8-static"]}),)
+    audit = replace(
+        good_run.audit,
+        subjects=subjects,
+        families=families,
+        bundle={"path": hostile, "manifest": hostile},
+        tools={hostile: hostile},
+    )
     images = stored_images(good_run)
     images = replace(images, reconstructions={"original": images.class_means, hostile: images.class_means})
     page = render_report(audit, images)
@@ -89,20 +97,13 @@ def test_text_from_models_and_bundles_is_escaped(good_run: RunResult) -> None:
 
 
 def test_an_audit_that_could_judge_nothing_still_has_a_page(good_run: RunResult) -> None:
-    subjects = tuple(
-        replace(
-            subject,
-            detail={
-                **subject.detail,
-                "tests": [],
-                "attacks": [],
-                "delta": [],
-                "access": {**subject.detail["access"], "parity": None},
-            },
-        )
-        for subject in good_run.audit.subjects
-    )
-    page = render_report(replace(good_run.audit, subjects=subjects), replace(stored_images(good_run), reconstructions={}))
+    (family,) = good_run.audit.families
+    detail = {
+        name: {"tests": [], "attacks": [], "delta": [], "access": {**entry["access"], "parity": None}}
+        for name, entry in family.detail.items()
+    }
+    audit = replace(good_run.audit, families=(replace(family, detail=detail),))
+    page = render_report(audit, replace(stored_images(good_run), reconstructions={}))
     assert "No statistic could be computed" in page
 
 
@@ -139,11 +140,12 @@ def test_the_png_holds_the_pixels() -> None:
 def test_a_detail_that_is_not_a_number_is_an_error_and_never_markup(good_run: RunResult) -> None:
     hostile = '<meta http-equiv="refresh" content="0;url=http://evil/">'
     audit = good_run.audit
+    (family,) = audit.families
     for key in ("alarms", "trials"):
-        relabellings = {**audit.control_detail["relabellings"], key: hostile}
-        edited = replace(audit, control_detail={**audit.control_detail, "relabellings": relabellings})
+        relabellings = {**family.shared["relabellings"], key: hostile}
+        edited = replace(audit, families=(replace(family, shared={**family.shared, "relabellings": relabellings}),))
         with pytest.raises(FormatError) as refused:
             render_report(edited, stored_images(good_run))
         assert refused.value.code == "audit_syntax"
     with pytest.raises(FormatError):
-        render_report(replace(audit, control_detail={}), stored_images(good_run))
+        render_report(replace(audit, families=(replace(family, shared={}),)), stored_images(good_run))
