@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from audits.evidence import AUDIT_FILE, IMAGES_FILE, MAX_AUDIT_BYTES, Audit, read_audit
-from audits.images import ReportImages, prepare, read_images
-from audits.report import render_report
+from audits.report.images import WHITE_BOX, ReportImages, keep, read_images
+from audits.report.page import render_report
 from audits.run import RunResult
 from device_client.bundle.digest import Digest
 from device_client.errors import IntegrityError, LimitError, UsageError
@@ -48,11 +48,11 @@ def write_audit(result: RunResult, out: Path, *, private: bool) -> StoredAudit:
     if out.exists():
         raise UsageError("the output folder exists", code="file_exists", where=str(out), hint="choose another --out")
     source = result.images
-    images = ReportImages(
-        prepare(source.class_means, private=private),
-        prepare(source.heldouts, private=private),
-        {name: prepare(values, private=private) for name, values in source.reconstructions.items()},
-        private,
+    images = keep(
+        class_means=source.class_means,
+        heldouts=source.heldouts,
+        reconstructions={(name, WHITE_BOX): values for name, values in source.reconstructions.items()},
+        private=private,
     )
     image_bytes = images.to_bytes()
     audit = replace(result.audit, images={"digest": str(Digest.of(image_bytes)), "private": private})

@@ -1,0 +1,83 @@
+"""How the audit tested itself: planted leaks that it had to catch, null controls that had to stay quiet, and what that is worth."""
+
+from __future__ import annotations
+
+from audits.finding import Control, FamilyResult
+from audits.report import words
+from audits.report.charts import Planted, planted_strip
+from audits.report.parts import Column, figure, heading, items, note, say, section, table
+from audits.report.view import PageView
+
+
+def controls(view: PageView) -> str:
+    """One panel for each family; families with a failed control first, and in those the failed controls first."""
+    ordered = sorted((family for family in view.families if family.controls), key=lambda family: not _failed(family))
+    told = (
+        "All controls are judged by the rule that the models are judged by. If one that is required fails, the tests of its family "
+        "say nothing, and no verdict can rest on them."
+    )
+    return section("Controls of this run", note(told), *(_panel(family) for family in ordered)) if ordered else ""
+
+
+def power_told(family: FamilyResult) -> str:
+    """What the family would have caught, in plain words."""
+    planted = [control for control in family.controls if control.planted]
+    if not planted:
+        return "Power: unknown. No leak was planted, so it is not known what this family would have caught."
+    if family.power is None:
+        return "Power: none. Not even the strongest planted leak was caught: this family is blind."
+    return (
+        f"Power: would have caught a leak of {family.power:g} ({family.power_unit}). It caught that planted leak and all larger "
+        "ones; a smaller one may go unseen."
+    )
+
+
+def _panel(family: FamilyResult) -> str:
+    failed = _failed(family)
+    alarm = ""
+    if failed:
+        told = "<strong>Failed controls: the tests of this family say nothing.</strong>"
+        alarm = f'<div class="alarm" role="note">{told}{items(control.told for control in failed)}</div>'
+    return heading(words.family(family.family)) + alarm + note(power_told(family)) + _strip(family) + _table(family)
+
+
+def _strip(family: FamilyResult) -> str:
+    planted = [control for control in family.controls if control.planted and control.strength is not None]
+    if not planted:
+        return ""
+    required = min((control.strength for control in planted if control.required and control.strength is not None), default=None)
+    drawn = planted_strip(
+        [Planted(control.strength, control.held) for control in planted if control.strength is not None],
+        required=required,
+        unit=family.power_unit,
+    )
+    return figure(drawn, "Planted leaks by strength: a dot was caught, a cross was missed.")
+
+
+def _table(family: FamilyResult) -> str:
+    ordered = sorted(family.controls, key=lambda control: (control.held, control.held or not control.required))
+    rows = [
+        [
+            say(control.name),
+            "planted leak" if control.planted else "null control",
+            "" if control.strength is None else f"{control.strength:g}",
+            _outcome(control),
+            say(control.told),
+        ]
+        for control in ordered
+    ]
+    heads = [Column("Control"), Column("Kind"), Column("Strength", numeric=True), Column("Result"), Column("What happened")]
+    return table(f"Controls: {words.family(family.family)}", heads, rows)
+
+
+def _outcome(control: Control) -> str:
+    word = {(True, True): "caught", (True, False): "missed", (False, True): "quiet", (False, False): "alarm"}[
+        control.planted, control.held
+    ]
+    if control.held:
+        return f'<span class="held">{word}</span>'
+    return f'<strong class="broken">{word}</strong>' if control.required else f'<span class="allowed">{word}, allowed</span>'
+
+
+def _failed(family: FamilyResult) -> list[Control]:
+    return [control for control in family.controls if control.required and not control.held]

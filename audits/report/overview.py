@@ -1,0 +1,167 @@
+"""The top of the page: verdicts with their reasons, who the attacker is, what was not tested, the models, every test's finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from audits.finding import Finding
+from audits.report import words
+from audits.report.membership import ATTACK_TESTS
+from audits.report.parts import Column, code, items, note, pairs, say, section, span, table, tag
+from audits.report.read import flag, mapping, number, optional, sequence, text
+from audits.report.view import PageView, SubjectView
+from device_client.trust.times import format_time
+
+INSTANCE = "inversion.instance"
+SEVERITY = ("FAILED", "INCONCLUSIVE", "WARNED", "WAIVED", "PASSED")
+# Tests of this suite by family, for a run that was not asked for some of them.
+SUITE_TESTS = (
+    INSTANCE, "inversion.identity", "inversion.black_box", "inversion.label_only", "inversion.swap_split",
+    *ATTACK_TESTS, "attribute.inference",
+)  # fmt: skip
+
+
+def worst_verdict(view: PageView) -> str:
+    """The banner's word: the worst of the variants; INCONCLUSIVE where there are none."""
+    return min((subject.verdict for subject in view.variants), key=_severity, default="INCONCLUSIVE")
+
+
+def banner(view: PageView) -> str:
+    """The verdict on each variant with its reasons, worst first, and what the verdicts rest on."""
+    worst = worst_verdict(view)
+    ordered = sorted(view.variants, key=lambda subject: _severity(subject.verdict))
+    lines = "".join(
+        f"<li>{tag(subject.verdict)} <strong>{say(subject.id)}</strong> {code(subject.digest)}{items(subject.reasons)}</li>"
+        for subject in ordered
+    )
+    policy = view.policy
+    facts = pairs(
+        [
+            ("Policy", f"{say(policy.id)} version {policy.version}, {say(policy.tier)} tier<br>{code(policy.digest)}"),
+            ("Attacker", f"{say(policy.threat_model)}: {say(words.threat(policy.threat_model))}"),
+            ("Valid", f"audited {say(format_time(view.audited_at))}, expires {say(format_time(view.expires))}"),
+        ]
+    )
+    head = f'<h2 id="verdict"><span class="sub">Verdict</span> <b>{say(worst)}</b></h2>'
+    kind = worst if worst in SEVERITY else "INCONCLUSIVE"
+    return f'<section class="banner {kind}" aria-labelledby="verdict">{head}<ul>{lines}</ul>{facts}</section>'
+
+
+def not_tested(view: PageView) -> str:
+    """What no verdict on this page rests on, with the reason; one line for each test and reason."""
+    skipped: dict[tuple[str, str], list[str]] = {}
+    for subject in view.subjects:
+        own = {
+            finding.test: finding.not_run for item, finding in view.findings() if item is subject and finding.not_run is not None
+        }
+        for key in {**own, **dict(subject.not_tested)}.items():
+            skipped.setdefault(key, []).append(subject.id)
+    lines = [
+        f"<li>{code(test)} {'' if len(names) == len(view.subjects) else say('on ' + ', '.join(names) + ' ')}"
+        f"did not run: {say(reason)}</li>"
+        for (test, reason), names in skipped.items()
+    ]
+    named = {*view.tests, *(test for test, _ in skipped)}
+    absent = [test for test in SUITE_TESTS if test not in named]
+    if absent:
+        lines.append(f"<li>Not part of this run, by its policy and tier: {', '.join(code(test) for test in absent)}</li>")
+    return section("Not tested", f'<ul class="limits">{"".join(lines)}</ul>' if lines else "")
+
+
+def models(view: PageView) -> str:
+    """The models: digests of the attacked bytes, verdicts, size, accuracy, how the gradient was had."""
+    access = {subject.id: mapping(told["access"]) for subject, told in view.details(INSTANCE) if "access" in told}
+    rows = [_model_row(subject, access.get(subject.id, {})) for subject in view.subjects]
+    columns = [
+        Column("Model and digest of the attacked bytes"),
+        Column("Verdict"),
+        Column("Size", numeric=True),
+        Column("Accuracy, members / held-outs", numeric=True),
+        Column("Bridge against runtime"),
+    ]
+    told = "Verdicts belong to exactly these bytes. The original is audited for comparison and is not attested."
+    return section("Models", note(told), table("Models", columns, rows))
+
+
+def accuracies(view: PageView) -> dict[str, tuple[float, float]]:
+    """Accuracy on members and on held-outs by subject id, where a family measured it."""
+    found: dict[str, tuple[float, float]] = {}
+    for family in view.families:
+        for name, told in family.detail.items():
+            access = told.get("access")
+            if access and access.get("accuracy_heldouts") is not None:
+                found.setdefault(name, (number(access["accuracy_members"]), number(access["accuracy_heldouts"])))
+    return found
+
+
+def findings(view: PageView) -> str:
+    """Tests down, models across: what every verdict rests on, with what limits it."""
+    found: dict[str, dict[str, Finding]] = {}
+    for subject, finding in view.findings():
+        if finding.not_run is None:
+            found.setdefault(finding.test, {})[subject.id] = finding
+    if not found:
+        return ""
+    told = (
+        f"Estimate, {view.policy.confidence:.0%} interval and p-value, adjusted for all models and attacks of its family. The "
+        f"policy's false alarm rate for the whole run is {view.policy.alpha:g}; families share it."
+    )
+    rows = [
+        [_asked(test, cells), *(_found(subject, cells.get(subject.id)) for subject in view.subjects)]
+        for test, cells in found.items()
+    ]
+    heads = [Column("Test, and what it measures"), *(Column(subject.id) for subject in view.subjects)]
+    return section("Findings", note(told), table("Findings, tests down and models across", heads, rows))
+
+
+def _asked(test: str, cells: Mapping[str, Finding]) -> str:
+    """The heading of a test's row: its id, its question, its statistic and bound."""
+    first = next(iter(cells.values()))
+    allowed = "judged by its null distribution alone" if first.tolerated is None else f"allowed at most {first.tolerated:g}"
+    question = f"{say(words.question(test))}<br>" if words.question(test) else ""
+    return f'{code(test)}<div class="sub asked">{question}{say(words.statistic(first.statistic))}; {say(allowed)}</div>'
+
+
+def _found(subject: SubjectView, finding: Finding | None) -> str:
+    if finding is None:
+        return '<span class="sub">did not run</span>'
+    result = f"{tag(subject.results[finding.test])}<br>" if finding.test in subject.results else ""
+    estimate = "" if finding.estimate is None else f"{finding.estimate:.4f}<br>"
+    ends = "" if finding.interval is None else f'<span class="sub">{span(finding.interval)}</span><br>'
+    limits = [
+        f"<li>{kind}: {say(reason)}</li>"
+        for kind, reasons in (("blind", finding.blind), ("not finished", finding.undone), ("doubt", finding.doubts))
+        for reason in reasons
+    ]
+    return f"{result}{estimate}{ends}p = {finding.p_adjusted:.2g}" + (f'<ul class="sub">{"".join(limits)}</ul>' if limits else "")
+
+
+def _model_row(subject: SubjectView, access: Mapping[str, Any]) -> list[str]:
+    accuracy = "–"  # noqa: RUF001  # a dash, not a minus
+    if access.get("accuracy_heldouts") is not None:
+        accuracy = f"{number(access['accuracy_members']):.1%} / {number(access['accuracy_heldouts']):.1%}"
+    return [
+        f"<strong>{say(subject.id)}</strong><br>{code(subject.digest)}",
+        tag(subject.verdict),
+        f"{subject.size_bytes / 1024:.1f} KiB",
+        accuracy,
+        _bridge(access),
+    ]
+
+
+def _bridge(access: Mapping[str, Any]) -> str:
+    """How far the differentiable program is from the runtime, where it was cut, and what its gradient hides."""
+    parity = optional(mapping, access.get("parity"))
+    if parity is None:
+        told = "no gradient"
+    else:
+        difference = optional(number, parity["max_difference"])
+        kind = ", quantised graph" if flag(parity["quantised"]) else ""
+        told = "not finite" if difference is None else f"{difference:.1e} (bound {number(parity['bound']):.1e}{kind})"
+    masked = [text(name) for name in sequence(access.get("masked_gradient", []), most=64)]
+    return say(told) + (f'<br><span class="sub">gradient masked: {say(", ".join(masked))}</span>' if masked else "")
+
+
+def _severity(verdict: str) -> int:
+    return SEVERITY.index(verdict) if verdict in SEVERITY else 1
