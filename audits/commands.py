@@ -56,6 +56,7 @@ def run(
     with needs_extra("audit"):
         from audits.compressor import PackCompressor
         from audits.data import load_data
+        from audits.report.summary import audit_summary
         from audits.run import run_audit
         from audits.store import REPORT_FILE, write_audit
         from audits.targets import load_bundle, load_original
@@ -82,7 +83,7 @@ def run(
     stored = write_audit(result, out, private=include_private)
     step(f"wrote {out / AUDIT_FILE} and {out / REPORT_FILE}")
     other = [item.id for item in stored.audit.variants if require is not None and item.verdict.value != require]
-    show(_summary(stored.audit, stored.evidence, out) | _met(not other), _text(stored.audit), as_json=as_json)
+    show(_summary(stored.audit, stored.evidence, out) | _met(not other), audit_summary(stored.audit), as_json=as_json)
     if other:
         _refuse(other[0], expected=require)
 
@@ -166,18 +167,6 @@ def _summary(result: Audit, evidence: Digest, out: Path) -> dict[str, object]:
             for subject in result.subjects
         ],
     }
-
-
-def _text(result: Audit) -> str:
-    # ids and reasons may quote names from the model
-    lines = [f"{item.verdict.value:<13} {printable(item.id):<20} {printable('; '.join(item.reasons))}" for item in result.subjects]
-    power = result.controls.smallest_caught
-    lines.append(
-        "controls: no planted leak was caught"
-        if power is None
-        else f"controls: planted leaks are caught from strength {power:g} on"
-    )
-    return "\n".join(lines)
 
 
 def _describe(found: VerifiedAudit) -> tuple[dict[str, object], str]:

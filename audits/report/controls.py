@@ -11,7 +11,7 @@ from audits.report.view import PageView
 
 def controls(view: PageView) -> str:
     """One panel for each family; families with a failed control first, and in those the failed controls first."""
-    ordered = sorted((family for family in view.families if family.controls), key=lambda family: not _failed(family))
+    ordered = sorted((family for family in view.families if family.controls), key=lambda family: not failed_controls(family))
     told = (
         "All controls are judged by the rule that the models are judged by. If one that is required fails, the tests of its family "
         "say nothing, and no verdict can rest on them."
@@ -32,8 +32,22 @@ def power_told(family: FamilyResult) -> str:
     )
 
 
+def power_in_short(family: FamilyResult) -> str:
+    """The same for a line on a terminal."""
+    if not any(control.planted for control in family.controls):
+        return "no leak was planted"
+    if family.power is None:
+        return "not even the strongest planted leak was caught"
+    return f"planted leaks are caught from {family.power:g} on ({family.power_unit})"
+
+
+def failed_controls(family: FamilyResult) -> list[Control]:
+    """Required controls that did not hold."""
+    return [control for control in family.controls if control.required and not control.held]
+
+
 def _panel(family: FamilyResult) -> str:
-    failed = _failed(family)
+    failed = failed_controls(family)
     alarm = ""
     if failed:
         told = "<strong>Failed controls: the tests of this family say nothing.</strong>"
@@ -77,7 +91,3 @@ def _outcome(control: Control) -> str:
     if control.held:
         return f'<span class="held">{word}</span>'
     return f'<strong class="broken">{word}</strong>' if control.required else f'<span class="allowed">{word}, allowed</span>'
-
-
-def _failed(family: FamilyResult) -> list[Control]:
-    return [control for control in family.controls if control.required and not control.held]

@@ -50,13 +50,7 @@ def banner(view: PageView) -> str:
 
 def not_tested(view: PageView) -> str:
     """What no verdict on this page rests on, with the reason; one line for each test and reason."""
-    skipped: dict[tuple[str, str], list[str]] = {}
-    for subject in view.subjects:
-        own = {
-            finding.test: finding.not_run for item, finding in view.findings() if item is subject and finding.not_run is not None
-        }
-        for key in {**own, **dict(subject.not_tested)}.items():
-            skipped.setdefault(key, []).append(subject.id)
+    skipped = view.not_run()
     lines = [
         f"<li>{code(test)} {'' if len(names) == len(view.subjects) else say('on ' + ', '.join(names) + ' ')}"
         f"did not run: {say(reason)}</li>"
@@ -146,21 +140,23 @@ def _model_row(subject: SubjectView, access: Mapping[str, Any]) -> list[str]:
         tag(subject.verdict),
         f"{subject.size_bytes / 1024:.1f} KiB",
         accuracy,
-        _bridge(access),
+        _bridge(subject, access),
     ]
 
 
-def _bridge(access: Mapping[str, Any]) -> str:
-    """How far the differentiable program is from the runtime, where it was cut, and what its gradient hides."""
+def _bridge(subject: SubjectView, access: Mapping[str, Any]) -> str:
+    """How far the differentiable program is from the runtime, and what is known against its gradient."""
     parity = optional(mapping, access.get("parity"))
-    if parity is None:
-        told = "no gradient"
-    else:
+    told = "no comparison"
+    if parity is not None:
         difference = optional(number, parity["max_difference"])
         kind = ", quantised graph" if flag(parity["quantised"]) else ""
         told = "not finite" if difference is None else f"{difference:.1e} (bound {number(parity['bound']):.1e}{kind})"
     masked = [text(name) for name in sequence(access.get("masked_gradient", []), most=64)]
-    return say(told) + (f'<br><span class="sub">gradient masked: {say(", ".join(masked))}</span>' if masked else "")
+    more = [f"gradient: {words.gradient(subject.gradient)}"] if subject.gradient is not None else []
+    more += [f"gradient masked: {', '.join(masked)}"] if masked else []
+    more += [f"draws random numbers: {', '.join(subject.random_operators)}"] if subject.random_operators else []
+    return say(told) + "".join(f'<br><span class="sub">{say(line)}</span>' for line in more)
 
 
 def _severity(verdict: str) -> int:

@@ -23,6 +23,8 @@ class SubjectView:
         is_original: compared with, and not attested.
         results: the ruling's word on each test, by its id; empty where the ruling is about all of them together.
         not_tested: ids of tests that did not run, with the reason.
+        gradient: how the attacks had one; None where that is not recorded.
+        random_operators: operators of its graph that draw random numbers.
     """
 
     id: str
@@ -33,6 +35,8 @@ class SubjectView:
     is_original: bool
     results: Mapping[str, str] = field(default_factory=dict)
     not_tested: tuple[tuple[str, str], ...] = ()
+    gradient: str | None = None
+    random_operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,19 @@ class PageView:
             for subject in self.subjects:
                 for finding in family.findings.get(subject.id, ()):
                     yield subject, finding
+
+    def not_run(self) -> dict[tuple[str, str], list[str]]:
+        """Ids of the models that a test did not run on, by test and reason."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for subject in self.subjects:
+            own = {
+                finding.test: finding.not_run
+                for item, finding in self.findings()
+                if item is subject and finding.not_run is not None
+            }
+            for key in {**own, **dict(subject.not_tested)}.items():
+                found.setdefault(key, []).append(subject.id)
+        return found
 
     def details(self, *tests: str) -> Iterator[tuple[SubjectView, Mapping[str, Any]]]:
         """What the families that hold any of these tests tell about each model; models without a word are left out.

@@ -37,6 +37,7 @@ _THREATS = {
     "sealed_api": "the model is sealed, the attacker gets its scores; who holds the file was not considered",
     "label_only": "the model is sealed, the attacker gets the predicted class alone; who holds the file was not considered",
 }
+_GRADIENTS = {"none": "none", "exact": "exact", "straight_through": "straight through rounding"}
 _WAYS = {"white_box": "white box", "black_box": "black box", "label_only": "label only", "transfer": "transfer"}
 
 
@@ -69,3 +70,8 @@ def way(name: str) -> str:
 def threat(name: str) -> str:
     """What the attacker has."""
     return _THREATS.get(name, name)
+
+
+def gradient(name: str) -> str:
+    """How an attack had a gradient."""
+    return _GRADIENTS.get(name, name)
