@@ -108,7 +108,7 @@ def test_this_test_would_see_a_request_and_the_pages_policy_stops_it(tab: Browse
             show(tab, path)
             assert asked == (["/leak"] if leaks else [])
             assert (tab.value("document.title") == "ran") is leaks
-            assert any(url.endswith("/leak") for url in requests(tab)) is leaks
+            assert any(url.endswith("/leak") for url in requests(tab))  # also one that is stopped before it leaves
             assert any("Content Security Policy" in str(told) for told in complaints(tab)) is not leaks
             asked.clear()
     finally:
