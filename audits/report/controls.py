@@ -56,16 +56,22 @@ def _panel(family: FamilyResult) -> str:
 
 
 def _strip(family: FamilyResult) -> str:
-    planted = [control for control in family.controls if control.planted and control.strength is not None]
+    """Those of the first kind only: kinds that are planted otherwise measure their strength in another unit."""
+    planted = [(control, control.strength) for control in family.controls if control.planted and control.strength is not None]
     if not planted:
         return ""
-    required = min((control.strength for control in planted if control.required and control.strength is not None), default=None)
+    kind = _kind(planted[0][0])
+    alike = [(control, strength) for control, strength in planted if _kind(control) == kind]
     drawn = planted_strip(
-        [Planted(control.strength, control.held) for control in planted if control.strength is not None],
-        required=required,
+        [Planted(strength, control.held) for control, strength in alike],
+        required=min((strength for control, strength in alike if control.required), default=None),
         unit=family.power_unit,
     )
-    return figure(drawn, "Planted leaks by strength: a dot was caught, a cross was missed.")
+    return figure(drawn, f'Planted leaks "{kind}" by strength: a dot was caught, a cross was missed.')
+
+
+def _kind(control: Control) -> str:
+    return control.name.partition(":")[0]
 
 
 def _table(family: FamilyResult) -> str:
@@ -80,7 +86,13 @@ def _table(family: FamilyResult) -> str:
         ]
         for control in ordered
     ]
-    heads = [Column("Control"), Column("Kind"), Column("Strength", numeric=True), Column("Result"), Column("What happened")]
+    heads = [
+        Column("Control"),
+        Column("Kind"),
+        Column("Strength", numeric=True),
+        Column("Result"),
+        Column("What happened", wide=True),
+    ]
     return table(f"Controls: {words.family(family.family)}", heads, rows)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from audits.report import words
 from audits.report.forest import ForestRow, forest
-from audits.report.membership import attacks
+from audits.report.membership import ATTACK_TESTS
 from audits.report.overview import INSTANCE
 from audits.report.parts import figure, note, section
-from audits.report.read import interval, number, objects, text
-from audits.report.retrieval import swap_splits
+from audits.report.read import interval, number, objects, optional, text
+from audits.report.retrieval import BLACK_BOX, LABEL_ONLY, by_queries, swap_splits
 from audits.report.view import PageView
 
 
@@ -34,6 +34,8 @@ def deltas(view: PageView) -> str:
     groups = {
         "instance gap, correlation": _instance(view),
         "swap-split gap, correlation": _swap_split(view),
+        "gap of images by scores, correlation": _queries(view, BLACK_BOX),
+        "gap of images by labels, correlation": _queries(view, LABEL_ONLY),
         **_membership(view),
     }
     groups = {title: rows for title, rows in groups.items() if rows}
@@ -66,11 +68,23 @@ def _swap_split(view: PageView) -> list[_Row]:
     ]
 
 
+def _queries(view: PageView, test: str) -> list[_Row]:
+    return [
+        _Row(item.subject.id, "", item.delta, item.delta_interval)
+        for item in by_queries(view, test)
+        if item.delta is not None and not item.subject.is_original
+    ]
+
+
 def _membership(view: PageView) -> dict[str, list[_Row]]:
+    """By statistic: the area, then the true positive rate that the policy asks about."""
     found: dict[str, list[_Row]] = {}
-    for subject, told in attacks(view):
-        for attack in told:
-            for delta in attack.deltas:
-                title = f"membership, {words.statistic(delta.statistic)}"
-                found.setdefault(title, []).append(_Row(subject.id, words.attack(attack.name), delta.estimate, delta.interval))
+    for subject, told in view.details(*ATTACK_TESTS):
+        for entry in objects(told.get("delta") or ()):
+            attack = words.attack(text(entry["attack"]))
+            area = _Row(subject.id, attack, number(entry["auc"]), optional(interval, entry.get("auc_interval")))
+            found.setdefault("membership, area under the ROC", []).append(area)
+            if entry.get("tpr") is not None:
+                rate = _Row(subject.id, attack, number(entry["tpr"]), optional(interval, entry.get("tpr_interval")))
+                found.setdefault(f"membership, TPR at FPR {number(entry['fpr']):.3g}", []).append(rate)
     return found

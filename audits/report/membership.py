@@ -21,20 +21,10 @@ _MAX_POINTS = 2048
 
 @dataclass(frozen=True)
 class TprAt:
-    """TPR at one FPR; ``supported`` where there are enough non-members to speak of that FPR."""
+    """TPR at one FPR; None where there are too few non-members to speak of that FPR."""
 
     fpr: float
-    tpr: float
-    interval: Interval | None
-    supported: bool
-
-
-@dataclass(frozen=True)
-class Delta:
-    """Variant minus original, paired by record; ``statistic`` is ``auc`` or ``tpr_at_fpr_…``."""
-
-    statistic: str
-    estimate: float
+    tpr: float | None
     interval: Interval | None
 
 
@@ -48,29 +38,45 @@ class Worst:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack on one model, read from the family's detail."""
+    """One attack on one model, read from the family's detail.
+
+    Attributes:
+        decides: a test rests on it; others are shown beside.
+        curve: None for attacks that have none, such as a rule without a threshold.
+        repeats: AUC with the shadows of one repeat each: how much the seeds matter.
+        balanced_accuracy: of a rule that has no threshold, and so no curve and no AUC.
+    """
 
     name: str
-    auc: float
+    decides: bool
+    auc: float | None
     auc_interval: Interval | None
-    curve: Curve
+    curve: Curve | None
     tpr_at: tuple[TprAt, ...]
     worst: tuple[Worst, ...]
-    deltas: tuple[Delta, ...]
+    repeats: tuple[float, ...]
+    balanced_accuracy: float | None
 
 
-def attacks(view: PageView) -> list[tuple[SubjectView, tuple[Attack, ...]]]:
-    """What the membership family told about each model, the baselines included."""
-    found: list[tuple[SubjectView, tuple[Attack, ...]]] = []
+Told = tuple[SubjectView, tuple[Attack, ...]]
+
+
+def attacks(view: PageView) -> list[Told]:
+    """What the membership family told about each model: its attacks, then the baselines."""
+    found: list[Told] = []
     colours: dict[str, int] = {}
     for subject, told in view.details(*ATTACK_TESTS):
-        read = []
-        for entry in objects(told.get("attacks", [])):
-            name = text(entry["attack"])
-            read.append(_attack(entry, name, colours.setdefault(name, len(colours))))
+        read = [_attack(entry, mapping(entry["roc"]), colours) for entry in objects(told.get("attacks") or ())]
+        read += [_attack(entry, None, colours) for entry in objects(told.get("baselines") or ())]
         if read:
             found.append((subject, tuple(read)))
     return found
+
+
+def strongest(told: tuple[Attack, ...]) -> Attack | None:
+    """The deciding attack with the largest AUC."""
+    candidates = (attack for attack in told if attack.decides and attack.curve is not None)
+    return max(candidates, key=lambda attack: attack.auc or 0.0, default=None)
 
 
 def membership(view: PageView) -> str:
@@ -79,103 +85,110 @@ def membership(view: PageView) -> str:
     if not found:
         return ""
     everything = [attack for _, told in found for attack in told]
-    limit = _limit(everything)
+    limit = _limit(view, everything)
     floor = _floor(limit, everything)
-    original = next((told for subject, told in found if subject.is_original), ())
-    best = max(original, key=lambda attack: attack.auc, default=None)
-    panels = "".join(
-        roc(
-            subject.id,
-            [attack.curve for attack in told],
-            floor=floor,
-            limit=limit,
-            reference=None if best is None or subject.is_original else best.curve,
-        )
-        for subject, told in found
-    )
-    names = {attack.curve.colour: attack.name for attack in everything}
-    keys = "".join(swatch(colour, words.attack(name)) for colour, name in sorted(names.items()))
-    told = (
+    best = next((strongest(told) for subject, told in found if subject.is_original), None)
+    panels = "".join(_panel(subject, told, best, floor=floor, limit=limit) for subject, told in found)
+    curves = {attack.curve.colour: attack.name for attack in everything if attack.decides and attack.curve is not None}
+    keys = "".join(swatch(colour, words.attack(name)) for colour, name in sorted(curves.items()))
+    text = (
         "How many training records an attacker recognises (up) at a given rate of false accusations (right), both logarithmic. The "
         "dashed diagonal is guessing; bands and dots with whiskers are intervals. Grey: false positive rates for which this run "
         f"has too few non-members (below {limit:.2g})."
     )
     if best is not None:
-        told += f" Dotted: the original under its strongest attack, {words.attack(best.name)}."
+        text += f" Dotted: the original under its strongest attack, {words.attack(best.name)}."
     drawn = f'<div class="panels">{panels}</div><div class="legend">{keys}</div>'
-    return section("Membership inference", note(told), drawn, _table(found))
+    return section("Membership inference", note(text), drawn, _table(found))
 
 
-def _table(found: Sequence[tuple[SubjectView, tuple[Attack, ...]]]) -> str:
+def _panel(subject: SubjectView, told: tuple[Attack, ...], best: Attack | None, *, floor: float, limit: float) -> str:
+    curves = [attack.curve for attack in told if attack.decides and attack.curve is not None]
+    behind = None if best is None or subject.is_original else best.curve
+    return roc(subject.id, curves, floor=floor, limit=limit, reference=behind)
+
+
+def _table(found: Sequence[Told]) -> str:
     rates = sorted({point.fpr for _, told in found for attack in told for point in attack.tpr_at})
     rows = []
     for subject, told in found:
         for attack in told:
             at = {point.fpr: point for point in attack.tpr_at}
+            beside = "" if attack.decides else '<br><span class="sub">shown beside, decides nothing</span>'
             rows.append(
-                [
-                    say(subject.id),
-                    say(words.attack(attack.name)),
-                    f"{attack.auc:.3f}<br>{span(attack.auc_interval, '.3f')}",
-                    *(_rate(at.get(rate)) for rate in rates),
-                ]
+                [say(subject.id), say(words.attack(attack.name)) + beside, _area(attack), *(_rate(at.get(rate)) for rate in rates)]
             )
     heads = [Column("Model"), Column("Attack"), Column("AUC and interval", numeric=True)]
-    heads += [Column(f"TPR at FPR {rate:g}", numeric=True) for rate in rates]
+    heads += [Column(f"TPR at FPR {rate:.3g}", numeric=True) for rate in rates]
     return table("Membership attacks: AUC and true positive rates with intervals", heads, rows)
+
+
+def _area(attack: Attack) -> str:
+    if attack.auc is None:
+        rule = attack.balanced_accuracy
+        return "" if rule is None else f'<span class="sub">balanced accuracy</span><br>{rule:.3f}'
+    spread = ""
+    if len(attack.repeats) > 1:
+        spread = f'<br><span class="sub">by repeat {min(attack.repeats):.3f} to {max(attack.repeats):.3f}</span>'
+    return f"{attack.auc:.3f}<br>{span(attack.auc_interval, '.3f')}{spread}"
 
 
 def _rate(point: TprAt | None) -> str:
     if point is None:
         return ""
-    if not point.supported:
+    if point.tpr is None:
         return '<span class="sub">too few<br>non-members</span>'
     return f"{point.tpr:.4f}<br>{span(point.interval)}"
 
 
-def _attack(entry: Mapping[str, Any], name: str, colour: int) -> Attack:
-    tpr_at = tuple(
-        TprAt(number(item["fpr"]), number(item["tpr"]), optional(interval, item.get("interval")), flag(item["supported"]))
-        for item in objects(entry.get("tpr_at", []))
-    )
-    marks = tuple(Mark(item.fpr, item.tpr, item.interval) for item in tpr_at if item.supported and item.interval is not None)
+def _attack(entry: Mapping[str, Any], told: Mapping[str, Any] | None, colours: dict[str, int]) -> Attack:
+    """An attack with its curve, or a baseline; a deciding one takes the next colour the first time that its name is seen."""
+    name = text(entry["attack"])
+    tpr_at = tuple(_tpr_at(item) for item in objects(entry.get("tpr_at") or ()))
+    decides = told is not None and entry.get("test", name) is not None
+    colour = colours.setdefault(name, len(colours)) if decides else 0
+    auc = optional(number, entry.get("auc"))
+    if told is not None and auc is None:
+        raise ValueError("a ROC without its area")
     return Attack(
         name=name,
-        auc=number(entry["auc"]),
+        decides=decides,
+        auc=auc,
         auc_interval=optional(interval, entry.get("auc_interval")),
-        curve=_curve(mapping(entry["roc"]), words.attack(name), colour, marks),
+        curve=None if told is None else _curve(told, words.attack(name), colour, tpr_at),
         tpr_at=tpr_at,
-        worst=tuple(Worst(text(item["id"]), number(item["score"])) for item in objects(entry.get("worst", []))),
-        deltas=_deltas(optional(mapping, entry.get("delta")) or {}),
+        worst=tuple(Worst(text(item["id"]), number(item["score"])) for item in objects(entry.get("worst") or ())),
+        repeats=tuple(number(item["auc"]) for item in objects(entry.get("by_repeat") or ())),
+        balanced_accuracy=optional(number, entry.get("balanced_accuracy")),
     )
 
 
-def _curve(told: Mapping[str, Any], name: str, colour: int, marks: tuple[Mark, ...]) -> Curve:
+def _tpr_at(item: Mapping[str, Any]) -> TprAt:
+    known = flag(item["supported"]) and item["tpr"] is not None
+    return TprAt(
+        number(item["fpr"]), number(item["tpr"]) if known else None, optional(interval, item["interval"]) if known else None
+    )
+
+
+def _curve(told: Mapping[str, Any], name: str, colour: int, tpr_at: tuple[TprAt, ...]) -> Curve:
     fpr, tpr = numbers(told["fpr"]), numbers(told["tpr"])
     low, high = numbers(told.get("low") or ()), numbers(told.get("high") or ())
     if len(fpr) > _MAX_POINTS or len(tpr) != len(fpr) or len(low) != len(high) or len(low) not in {0, len(fpr)}:
         raise ValueError("a ROC has lists of different lengths, or too many points")
     if any(not 0.0 <= value <= 1.0 for values in (fpr, tpr, low, high) for value in values):
         raise ValueError("a ROC leaves the range 0 to 1")
+    marks = tuple(Mark(at.fpr, at.tpr, at.interval) for at in tpr_at if at.tpr is not None and at.interval is not None)
     return Curve(name, colour, fpr, tpr, low, high, marks)
 
 
-def _deltas(told: Mapping[str, Any]) -> tuple[Delta, ...]:
-    """``auc`` with ``interval``; any further ``tpr_at_fpr_…`` as an object with ``estimate`` and ``interval``."""
-    found = []
-    if told.get("auc") is not None:
-        found.append(Delta("auc", number(told["auc"]), optional(interval, told.get("interval"))))
-    for name, value in told.items():
-        if name.startswith("tpr_at_fpr_"):
-            found.append(Delta(name, number(value["estimate"]), optional(interval, value.get("interval"))))
-    return tuple(found)
-
-
-def _limit(found: Sequence[Attack]) -> float:
-    """The smallest FPR that any attack supports; above every unsupported one where none does."""
-    supported = [point.fpr for attack in found for point in attack.tpr_at if point.supported and point.fpr > 0]
-    refused = [point.fpr for attack in found for point in attack.tpr_at if not point.supported]
-    return min(supported, default=max(refused, default=0.01))
+def _limit(view: PageView, found: Sequence[Attack]) -> float:
+    """The finest FPR that the run says it supports; else the smallest supported one; above every refused one where none is."""
+    said = optional(number, view.shared(*ATTACK_TESTS).get("finest_fpr"))
+    if said is not None and said > 0:
+        return said
+    points = [point for attack in found for point in attack.tpr_at]
+    supported = [point.fpr for point in points if point.tpr is not None and point.fpr > 0]
+    return min(supported, default=max((point.fpr for point in points), default=0.01))
 
 
 def _floor(limit: float, found: Sequence[Attack]) -> float:

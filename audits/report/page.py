@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from audits.evidence import Audit, readable_details
+from audits.report.attribute import attribute
 from audits.report.closing import limits, provenance
 from audits.report.controls import controls
 from audits.report.deltas import deltas
@@ -55,6 +56,7 @@ def render_page(view: PageView, images: ReportImages) -> str:
         instance(view),
         retrieval(view),
         membership(view),
+        attribute(view),
         deltas(view),
         controls(view),
         worst_records(view, images),

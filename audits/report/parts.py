@@ -14,10 +14,11 @@ _VERDICTS = frozenset({"PASSED", "WARNED", "FAILED", "INCONCLUSIVE", "WAIVED"})
 
 @dataclass(frozen=True)
 class Column:
-    """Heading of a column; ``numeric`` ones are set to the right."""
+    """Heading of a column; ``numeric`` ones are set to the right, ``wide`` ones hold sentences."""
 
     title: str
     numeric: bool = False
+    wide: bool = False
 
 
 def say(value: object) -> str:
@@ -105,4 +106,4 @@ def _row(columns: Sequence[Column], cells: Sequence[str]) -> str:
 
 
 def _side(column: Column) -> str:
-    return ' class="n"' if column.numeric else ""
+    return ' class="n"' if column.numeric else ' class="w"' if column.wide else ""

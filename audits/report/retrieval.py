@@ -22,15 +22,35 @@ TESTS = (IDENTITY, BLACK_BOX, LABEL_ONLY, SWAP_SPLIT)
 
 @dataclass(frozen=True)
 class Retrieved:
-    """How many classes images led to."""
+    """How many classes a model's images led to, by the attack that found most."""
 
     subject: SubjectView
     retrieved: int
     classes: int
     interval: Interval | None
     chance: float | None
-    queries: float | None
+
+
+@dataclass(frozen=True)
+class ByQueries:
+    """Images from answers alone: what they cost, how far they came, how much they leak of single records.
+
+    Attributes:
+        queries: per class, mean.
+        confidence: that the model gives each class's image.
+        gap, interval: likeness to training records minus to held-outs.
+        delta, delta_interval: the same minus the original's.
+    """
+
+    subject: SubjectView
+    queries: float
     confidence: tuple[float, ...]
+    retrieved: int | None
+    classes: int
+    gap: float | None
+    interval: Interval | None
+    delta: float | None
+    delta_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -46,14 +66,32 @@ class SwapSplit:
 
 def retrieval(view: PageView) -> str:
     """Each test of the family that told something; absent where none did."""
-    split = swap_splits(view)
     parts = [
-        _identity(_retrieved(view, IDENTITY)),
-        _by_queries("By queries for scores", _retrieved(view, BLACK_BOX)),
-        _by_queries("By queries for the predicted class alone", _retrieved(view, LABEL_ONLY)),
-        _split(split),
+        _identity(_retrieved(view)),
+        _queries("By queries for scores", by_queries(view, BLACK_BOX)),
+        _queries("By queries for the predicted class alone", by_queries(view, LABEL_ONLY)),
+        _split(swap_splits(view)),
+        _masking(view),
     ]
     return section("Identity and queries", *parts)
+
+
+def by_queries(view: PageView, test: str) -> list[ByQueries]:
+    """Of every model that was attacked so."""
+    return [
+        ByQueries(
+            subject,
+            queries=number(told["queries_per_class"]),
+            confidence=numbers(told.get("confidence") or ()),
+            retrieved=optional(count, told.get("retrieved")),
+            classes=count(told["classes"]),
+            gap=optional(number, told.get("gap")),
+            interval=optional(interval, told.get("interval")),
+            delta=optional(number, told.get("delta")),
+            delta_interval=optional(interval, told.get("delta_interval")),
+        )
+        for subject, told in _told(view, test)
+    ]
 
 
 def swap_splits(view: PageView) -> list[SwapSplit]:
@@ -95,23 +133,25 @@ def _identity(found: list[Retrieved]) -> str:
     return heading("Identity") + note(text) + table("Identity retrieval", heads, rows)
 
 
-def _by_queries(title: str, found: list[Retrieved]) -> str:
+def _queries(title: str, found: list[ByQueries]) -> str:
     if not found:
         return ""
     rows = [
         [
             say(item.subject.id),
-            f"{item.retrieved} of {item.classes}",
-            "" if item.queries is None else f"{item.queries:,.0f}",
+            f"{item.queries:,.0f}",
             "" if not item.confidence else f"{min(item.confidence):.2f} / {sum(item.confidence) / len(item.confidence):.2f}",
+            "" if item.retrieved is None else f"{item.retrieved} of {item.classes}",
+            "" if item.gap is None else f"{item.gap:.4f}<br>{span(item.interval)}",
         ]
         for item in found
     ]
     heads = [
         Column("Model"),
-        Column("Classes retrieved", numeric=True),
         Column("Queries per class", numeric=True),
         Column("Confidence reached, least / mean", numeric=True),
+        Column("Classes retrieved", numeric=True),
+        Column("Gap to held-outs, interval", numeric=True),
     ]
     return heading(title) + table(title, heads, rows)
 
@@ -127,7 +167,33 @@ def _split(found: list[SwapSplit]) -> str:
     return heading("Swap-split") + figure(forest("swap-split gap, correlation", rows), caption)
 
 
-def _retrieved(view: PageView, test: str) -> list[Retrieved]:
+def _masking(view: PageView) -> str:
+    """What the output itself, the tapped scores and the original's images reach: far apart, the gradient is masked."""
+    entries = [(subject, mapping(told["masking"])) for subject, told in view.details(*TESTS) if told.get("masking")]
+    if not entries:
+        return ""
+    text = (
+        "Mean confidence that each way reaches on the model. Where the output alone, or the model's own images, stay far below the "
+        "original's images, the model hides its gradient and not its records; the strongest of the three counts."
+    )
+    rows = [
+        [say(subject.id), *(_share(optional(number, told.get(key))) for key in ("naive", "own", "transfer"))]
+        for subject, told in entries
+    ]
+    heads = [
+        Column("Model"),
+        Column("By its output", numeric=True),
+        Column("By its tapped scores", numeric=True),
+        Column("By the original's images", numeric=True),
+    ]
+    return heading("Is the gradient masked?") + note(text) + table("Gradient masking", heads, rows)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _retrieved(view: PageView) -> list[Retrieved]:
     return [
         Retrieved(
             subject,
@@ -135,11 +201,8 @@ def _retrieved(view: PageView, test: str) -> list[Retrieved]:
             count(told["classes"]),
             optional(interval, told.get("interval")),
             optional(number, told.get("chance")),
-            optional(number, told.get("queries_per_class")),
-            numbers(told.get("confidence") or ()),
         )
-        for subject, told in _told(view, test)
-        if told.get("retrieved") is not None
+        for subject, told in _told(view, IDENTITY)
     ]
 
 

@@ -25,13 +25,22 @@ _QUESTIONS = {
 }
 _STATISTICS = {
     "mean_gap": "mean gap, correlation",
-    "gap": "gap, correlation",
     "auc": "area under the ROC",
-    "retrieved": "classes retrieved",
-    "retrieved_share": "share of classes retrieved",
+    "retrieval_rate": "share of classes retrieved",
+    "swap_split_gap": "gap between halves, correlation",
     "advantage": "advantage over the baseline",
 }
-_ATTACKS = {"threshold": "threshold", "rmia": "RMIA", "lira": "LiRA", "joint": "joint"}
+_ATTACKS = {
+    "class_confidence": "confidence by class",
+    "label_rank": "rank of the label",
+    "rmia": "RMIA",
+    "lira_online": "LiRA",
+    "lira_offline": "LiRA offline",
+    "lira_shrunk": "LiRA, shrunk variances",
+    "art.black_box_rf": "ART, black box",
+    "art.shadow_rf": "ART, shadow models",
+    "art.rule": "ART, rule",
+}
 _THREATS = {
     "white_box": "the attacker holds the file, and so its weights and gradients",
     "sealed_api": "the model is sealed, the attacker gets its scores; who holds the file was not considered",

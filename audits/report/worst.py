@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from audits.report import words
 from audits.report.images import ReportImages
-from audits.report.membership import Attack, Worst, attacks
+from audits.report.membership import Attack, Worst, attacks, strongest
 from audits.report.parts import Column, code, note, section, table
 from audits.report.pictures import picture
 from audits.report.view import PageView
@@ -16,7 +16,7 @@ _SHOWN_ID = 16
 
 def worst_records(view: PageView, images: ReportImages) -> str:
     """Records down, models across: the score by each model's strongest attack; absent where no attack names records."""
-    used = {subject.id: strongest for subject, told in attacks(view) if (strongest := _strongest(told)) is not None}
+    used = {subject.id: attack for subject, told in attacks(view) if (attack := strongest(told)) is not None and attack.worst}
     if not used:
         return ""
     scores = {name: {record.id: record.score for record in _top(attack)} for name, attack in used.items()}
@@ -34,10 +34,6 @@ def worst_records(view: PageView, images: ReportImages) -> str:
     )
     heads = [Column("Record"), *(Column(f"{name}, {words.attack(attack.name)}", numeric=True) for name, attack in used.items())]
     return section("Worst records", note(told), table("Worst records by model", heads, rows))
-
-
-def _strongest(told: tuple[Attack, ...]) -> Attack | None:
-    return max((attack for attack in told if attack.worst), key=lambda attack: attack.auc, default=None)
 
 
 def _top(attack: Attack) -> list[Worst]:

@@ -15,7 +15,7 @@ from device_client.bundle.digest import Digest
 
 SUBJECTS = ("original", "int8-static", "int8-dynamic", "pruned-90")
 VARIANTS = SUBJECTS[1:]
-ATTACKS = ("threshold", "rmia", "lira", "joint", "art black box")
+ATTACKS = {"confidence": "threshold", "rmia": "rmia", "lira_online": "lira", "joint": "joint", "lira_offline": None}
 RATES = (0.1, 0.01, 0.001, 0.0001)
 NON_MEMBERS = 2000
 
@@ -96,14 +96,14 @@ def retrieval_family() -> FamilyResult:
                 "inversion.identity",
                 1e-9,
                 1e-9,
-                "retrieved_share",
+                "retrieval_rate",
                 count / 40,
                 (count / 40 - 0.08, min(1.0, count / 40 + 0.05)),
                 tolerated=0.1,
             ),
             Finding("inversion.black_box", 0.2, 0.6, "mean_gap", 0.01, (-0.01, 0.03)),
             Finding("inversion.label_only", 1.0, 1.0, "mean_gap", not_run="the tier has no budget for it"),
-            Finding("inversion.swap_split", 0.001, 0.003, "gap", 0.1, (0.08, 0.12)),
+            Finding("inversion.swap_split", 0.001, 0.003, "swap_split_gap", 0.1, (0.08, 0.12)),
         )
         for name, count in retrieved.items()
     }
@@ -115,7 +115,17 @@ def retrieval_family() -> FamilyResult:
                 "interval": [count / 40 - 0.08, min(1.0, count / 40 + 0.05)],
                 "chance": 0.025,
             },
-            "black_box": {"queries_per_class": 1392, "confidence": [0.95, 0.97, 0.99], "retrieved": count, "classes": 40},
+            "black_box": {
+                "queries_per_class": 1392.5,
+                "confidence": [0.95, 0.97, 0.99],
+                "retrieved": None if name == "original" else count,
+                "classes": 40,
+                "gap": 0.01,
+                "interval": [-0.01, 0.03],
+                "delta": None if name == "original" else 0.001,
+                "delta_interval": None if name == "original" else [-0.004, 0.006],
+            },
+            "masking": {"naive": 0.745, "own": 0.995, "transfer": None if name == "original" else 0.997},
             "swap_split": {
                 "gap": 0.111 if count == 40 else 0.073,
                 "interval": [0.094, 0.129] if count == 40 else [0.06, 0.085],
@@ -137,64 +147,72 @@ def retrieval_family() -> FamilyResult:
 
 def membership_family() -> FamilyResult:
     scale = dict(zip(SUBJECTS, (1.6, 1.58, 1.6, 0.3), strict=True))
-    strength = dict(zip(ATTACKS, (0.5, 0.85, 1.0, 1.02, 0.45), strict=True))
-    detail = {
-        name: {
-            "attacks": [
-                membership_attack(
-                    attack,
-                    strength[attack] * scale[name],
-                    delta=None if name == "original" else strength[attack] * (scale[name] - 1.6) / 9,
-                )
-                for attack in ATTACKS
-            ]
-        }
-        for name in SUBJECTS
-    }
+    strength = dict(zip(ATTACKS, (0.5, 0.85, 1.0, 1.02, 0.6), strict=True))
+    detail = {name: _membership_detail(name, {a: share * scale[name] for a, share in strength.items()}) for name in SUBJECTS}
     findings = {
         name: tuple(
             Finding(
-                f"membership.{attack}",
+                f"membership.{test}",
                 1e-5,
                 4e-5 if scale[name] > 1 else 0.6,
                 "tpr_at_fpr_0.01",
                 0.02 * scale[name],
                 (0.01 * scale[name], 0.03 * scale[name]),
                 tolerated=0.05,
-                doubts=("two shadows did not converge",) if attack == "lira" else (),
+                doubts=("two shadows did not converge",) if test == "lira" else (),
             )
-            for attack in ATTACKS[:4]
+            for test in ATTACKS.values()
+            if test is not None
         )
         for name in SUBJECTS
     }
     controls = (
-        Control("permuted:0", False, False, True, None, "a permuted membership raised an alarm (AUC 0.55 to 0.58)"),
-        Control("canaries:8", True, True, True, 8.0, "8 mislabelled canaries were caught"),
-        Control("canaries:2", True, False, False, 2.0, "2 mislabelled canaries were not caught"),
+        Control("planted:0.1", True, False, False, 0.1, "a tenth of the members moved up was not caught"),
+        Control("planted:0.5", True, True, True, 0.5, "half of the members moved up was caught"),
+        Control("canaries:8", True, True, True, 8.0, "8 copies of mislabelled canaries were caught"),
+        Control("permuted", False, False, True, None, "3 of 50 permuted memberships raised an alarm, chance explains 2"),
     )
-    return FamilyResult(
-        "membership",
-        findings,
-        controls,
-        8.0,
-        "mislabelled canaries",
-        detail,
-        {"shadows": 16, "seeds": [1, 2, 3], "isolation": "child without network"},
-    )
+    shared = {"finest_fpr": 3 / NON_MEMBERS, "seeds": [1, 2, 3], "isolation": "child without network", "shadows": {"count": 16}}
+    return FamilyResult("membership", findings, controls, 0.5, "share of members whose score was moved", detail, shared)
 
 
-def membership_attack(name: str, shift: float, *, delta: float | None) -> dict[str, Any]:
+def _membership_detail(name: str, strength: dict[str, float]) -> dict[str, Any]:
+    baseline = membership_attack("art.black_box_rf", 0.5)
+    del baseline["roc"], baseline["worst"], baseline["by_repeat"]
+    deltas = [
+        {
+            "attack": attack,
+            "auc": -0.01 * value,
+            "auc_interval": [-0.01 * value - 0.004, -0.01 * value + 0.004],
+            "fpr": 0.01,
+            "tpr": -0.02 * value,
+            "tpr_interval": [-0.02 * value - 0.01, -0.02 * value + 0.01],
+        }
+        for attack, value in strength.items()
+    ]
+    return {
+        "access": "the softmax before the last quantiser",
+        "blind": None,
+        "accuracy_members": 1.0,
+        "accuracy_heldouts": 0.9,
+        "attacks": [membership_attack(attack, value) for attack, value in strength.items()],
+        "baselines": [baseline, {"attack": "art.rule", "balanced_accuracy": 0.704, "at": {"fpr": 0.2, "tpr": 0.6}}],
+        "delta": [] if name == "original" else deltas,
+    }
+
+
+def membership_attack(name: str, shift: float) -> dict[str, Any]:
     """A binormal ROC: members score ``shift`` higher than non-members, in spreads."""
     from scipy.stats import norm
 
     fpr = np.geomspace(1e-5, 1.0, 60)
     tpr = norm.cdf(norm.ppf(np.minimum(fpr, 1 - 1e-12)) + shift)
     width = 1.96 * np.sqrt(np.maximum(tpr * (1 - tpr), 1e-6) / NON_MEMBERS)
-    at = norm.cdf(norm.ppf(np.array(RATES)) + shift)
     auc = float(norm.cdf(shift / 2**0.5))
-    rng = np.random.default_rng(5)
+    scores = sorted(np.random.default_rng(5).normal(4, 1, 20).tolist(), reverse=True)
     return {
         "attack": name,
+        "test": None if ATTACKS.get(name) is None else f"membership.{ATTACKS[name]}",
         "auc": auc,
         "auc_interval": [auc - 0.01, min(1.0, auc + 0.01)],
         "roc": {
@@ -203,21 +221,16 @@ def membership_attack(name: str, shift: float, *, delta: float | None) -> dict[s
             "low": np.maximum(tpr - width, 0.0).tolist(),
             "high": np.minimum(tpr + width, 1.0).tolist(),
         },
-        "tpr_at": [
-            {
-                "fpr": rate,
-                "tpr": float(t),
-                "interval": [max(0.0, float(t) - 0.01), min(1.0, float(t) + 0.012)],
-                "supported": rate >= 3 / NON_MEMBERS,
-            }
-            for rate, t in zip(RATES, at, strict=True)
-        ],
-        "worst": [
-            {"id": Digest.of(f"record {place}".encode()).hex, "score": float(score)}
-            for place, score in enumerate(sorted(rng.normal(4, 1, 20), reverse=True))
-        ],
-        "delta": None if delta is None else {"auc": delta, "interval": [delta - 0.004, delta + 0.004]},
+        "tpr_at": [_tpr_at(rate, float(norm.cdf(norm.ppf(rate) + shift))) for rate in RATES],
+        "worst": [{"id": Digest.of(f"record {place}".encode()).hex, "score": score} for place, score in enumerate(scores)],
+        "by_repeat": [{"auc": auc - 0.002, "fpr": 0.01, "tpr": 0.1}, {"auc": auc + 0.001, "fpr": 0.01, "tpr": 0.1}],
     }
+
+
+def _tpr_at(rate: float, tpr: float) -> dict[str, Any]:
+    if rate < 3 / NON_MEMBERS:
+        return {"fpr": rate, "tpr": None, "interval": None, "supported": False}
+    return {"fpr": rate, "tpr": tpr, "interval": [max(0.0, tpr - 0.01), min(1.0, tpr + 0.012)], "supported": True}
 
 
 def attribute_family() -> FamilyResult:
@@ -225,6 +238,25 @@ def attribute_family() -> FamilyResult:
         name: (Finding("attribute.inference", 1.0, 1.0, "advantage", not_run="the input is no table"),) for name in SUBJECTS
     }
     return FamilyResult("attribute", findings, (), None, "share of records", {}, {})
+
+
+def attribute_family_of_a_table() -> FamilyResult:
+    findings = {
+        name: (Finding("attribute.inference", 0.2, 0.4, "advantage", 0.012, (-0.01, 0.03), tolerated=0.02),) for name in SUBJECTS
+    }
+    attack = {
+        "attack": "label_likelihood",
+        "accuracy_members": 0.71,
+        "accuracy_heldouts": 0.7,
+        "advantage": 0.012,
+        "interval": [-0.01, 0.03],
+        "p_value": 0.2,
+        "p_adjusted": 0.4,
+    }
+    column = {"name": "income", "index": 3, "values": 2, "binned": True, "baseline": "boosting", "baseline_members": 0.698}
+    weaker = {**attack, "attack": "weaker", "advantage": -0.5, "interval": [-0.6, -0.4]}
+    detail = {name: {"columns": [{**column, "attacks": [weaker, attack]}]} for name in SUBJECTS}
+    return FamilyResult("attribute", findings, (), None, "share of records", detail, {"members": 100})
 
 
 def pictures(shape: tuple[int, ...], *, classes: int = 10, private: bool = False, seed: int = 0) -> ReportImages:

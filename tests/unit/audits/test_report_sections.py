@@ -11,6 +11,7 @@ import pytest
 
 from audits.evidence import readable_details
 from audits.finding import Control, FamilyResult
+from audits.report.attribute import attribute
 from audits.report.closing import limits, provenance
 from audits.report.controls import controls, power_told
 from audits.report.deltas import deltas
@@ -125,7 +126,9 @@ def test_the_models_table_says_what_is_known_against_a_gradient(view: PageView) 
     text = plain(models(replace(view, subjects=(view.subjects[0], subject, *view.subjects[2:]))))
     assert "gradient: none" in text
     assert "draws random numbers: RandomNormal" in text
-    assert "no comparison" in plain(models(page_example.without(view, "instance")))
+    elsewhere = plain(models(page_example.without(view, "instance")))
+    assert "no comparison" in elsewhere
+    assert "100.0% / 90.0%" in elsewhere  # accuracy as another family measured it
 
 
 @pytest.mark.parametrize("name", list(SECTIONS))
@@ -145,31 +148,66 @@ def test_the_page_stands_without_any_one_family(view: PageView, family: str) -> 
 def test_rates_that_the_records_do_not_support_are_grey_and_have_no_number(view: PageView) -> None:
     html = membership(view)
     assert html.count('class="unsupported"') == len(view.subjects)
-    assert "below 0.01" in plain(html)
+    assert "below 0.0015" in plain(html)
     row = next(row for row in re.findall(r"<tr>(.*?)</tr>", html) if "LiRA" in row)
     cells = [plain(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
     assert [("too few" in cell) for cell in cells[2:]] == [True, True, False, False]
-    assert html.count("stroke") == 0  # colours are the style sheet's
+    assert "by repeat 0.869 to 0.872" in cells[1]
+
+
+def test_without_a_word_on_it_the_grey_ends_at_the_smallest_supported_rate(view: PageView) -> None:
+    family = next(family for family in view.families if family.family == "membership")
+    assert "below 0.01)" in plain(membership(page_example.view(replace(family, shared={}))))
+
+
+def test_attacks_that_decide_nothing_are_in_the_table_and_not_in_the_curves(view: PageView) -> None:
+    html = membership(view)
+    legend = html[html.index('class="legend"') : html.index("<table")]
+    assert "LiRA" in legend
+    assert "LiRA offline" not in legend
+    assert "ART" not in legend
+    text = plain(html)
+    for name in ("LiRA offline", "ART, black box", "ART, rule"):
+        assert f"{name} shown beside, decides nothing" in text
+    assert "balanced accuracy 0.704" in text
+    assert "Dotted: the original under its strongest attack, joint." in text
 
 
 def test_the_deltas_of_every_family_have_their_own_axis_and_the_policys_bound(view: PageView) -> None:
     html = deltas(view)
-    labels = re.findall(r'aria-label="([^"]*)"', html)
+    labels = [label.replace("\N{MINUS SIGN}", "-") for label in re.findall(r'aria-label="([^"]*)"', html)]
     assert [label.split(":")[0] for label in labels] == [
         "change of instance gap, correlation",
         "change of swap-split gap, correlation",
+        "change of gap of images by scores, correlation",
         "change of membership, area under the ROC",
+        "change of membership, TPR at FPR 0.01",
     ]
-    assert "pruned-90 -0.0380 [-0.0440, -0.0320]" in labels[1].replace("\N{MINUS SIGN}", "-")
+    assert "pruned-90 -0.0380 [-0.0440, -0.0320]" in labels[1]
+    assert "int8-static, confidence -0.0079 [-0.0119, -0.0039]" in labels[3]
     assert "original" not in "".join(labels)
     assert html.count('class="bound"') == 6  # three variants by two attacks of the family that has a bound
-    more = edited(
-        view,
-        "membership",
-        lambda told: told["attacks"][0]["delta"].update({"tpr_at_fpr_0.01": {"estimate": 0.01, "interval": [0.0, 0.02]}}),
-        subject="int8-static",
-    )
-    assert "change of membership, TPR at FPR 0.01: int8-static, threshold +0.0100 [+0.0000, +0.0200]" in deltas(more)
+
+
+def test_queries_and_masking_are_told_with_what_they_reached(view: PageView) -> None:
+    text = plain(retrieval(view))
+    assert "int8-static 1,392 0.95 / 0.97 40 of 40 0.0100" in text
+    assert "Is the gradient masked?" in text
+    assert "int8-static 0.745 0.995 0.997" in text
+    assert "original 40 of 40 92.0% to 100.0% 2.5%" in text
+
+
+def test_a_test_of_identity_that_the_policy_does_not_judge_says_so(view: PageView) -> None:
+    assert "reported, not judged" not in plain(findings(view))
+    family = page_example.retrieval_family()
+    public = {name: tuple(replace(item, tolerated=None) for item in found) for name, found in family.findings.items()}
+    assert "reported, not judged" in plain(findings(page_example.view(replace(family, findings=public))))
+
+
+def test_a_guessed_column_shows_its_strongest_attack_beside_the_baseline() -> None:
+    html = attribute(page_example.view(page_example.attribute_family_of_a_table()))
+    assert "int8-static income label_likelihood 71.0% 69.8% (boosting) +0.0120" in plain(html)
+    assert "weaker" not in html
 
 
 def test_failed_controls_come_first_and_say_what_they_mean(view: PageView) -> None:
@@ -180,9 +218,11 @@ def test_failed_controls_come_first_and_say_what_they_mean(view: PageView) -> No
     assert "the tests of this family say nothing" in text
     assert "would have caught a leak of 0.35 (share of a class" in text
     rows = re.findall(r"<tr>(.*?)</tr>", html)
-    assert [plain(row).split()[0] for row in rows[1:4]] == ["permuted:0", "canaries:2", "canaries:8"]
+    assert [plain(row).split()[0] for row in rows[1:4]] == ["permuted", "planted:0.1", "planted:0.5"]
     assert '<strong class="broken">alarm</strong>' in rows[1]
     assert "missed, allowed" in rows[2]
+    strip = re.findall(r'aria-label="planted leaks by strength: ([^"]*)"', html)
+    assert strip[0] == "0.1 missed, 0.5 caught"  # canaries are counted in copies, on no common axis
     quiet = page_example.without(view, "membership")
     assert 'class="alarm"' not in controls(quiet)
 
@@ -231,14 +271,14 @@ def test_provenance_holds_every_digest_and_what_families_say_of_themselves(view:
     text = plain(provenance(view))
     for said in (view.manifest, view.evidence, view.policy.digest, view.data.digest, view.subjects[0].digest, "torch 2.13.0"):
         assert said in text
-    assert "shadows: 16; seeds: 1, 2, 3; isolation: child without network" in text
+    assert "seeds: 1, 2, 3; isolation: child without network" in text
 
 
 def test_the_summary_for_a_terminal_has_no_character_that_acts(view: PageView) -> None:
     text = summary(view)
     assert text.splitlines()[0].split()[:2] == ["FAILED", "original"]
     assert "controls of instance: planted leaks are caught from 0.35 on" in text
-    assert "  FAILED permuted:0: a permuted membership raised an alarm" in text
+    assert "  FAILED permuted: 3 of 50 permuted memberships raised an alarm" in text
     assert "not tested: attribute.inference (the input is no table)" in text
     assert "policy: clinic version 3, standard tier, white_box" in text
     hostile = replace(view.subjects[1], id="a\x1b[2J\nPASSED", reasons=("b\u202e",))
@@ -260,6 +300,8 @@ MALFORMED: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "a ROC with lists of two lengths": ("membership", lambda told: first_attack(told)["roc"]["tpr"].pop()),
     "a ROC above one": ("membership", lambda told: first_attack(told)["roc"]["tpr"].__setitem__(0, 1.5)),
     "a ROC of many points": ("membership", lambda told: first_attack(told).update(roc={"fpr": [0] * 3000, "tpr": [0] * 3000})),
+    "a delta without its attack": ("membership", lambda told: told["delta"].append({"auc": 0.1})),
+    "a baseline that is markup": ("membership", lambda told: told["baselines"][0].update(auc="<b>")),
     "a rate whose support is a text": ("membership", lambda told: first_attack(told)["tpr_at"][0].update(supported="yes")),
     "an interval upside down": ("membership", lambda told: first_attack(told).update(auc_interval=[0.9, 0.1])),
     "an interval of three": ("membership", lambda told: first_attack(told).update(auc_interval=[0.1, 0.2, 0.3])),
@@ -271,6 +313,8 @@ MALFORMED: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "an access that is a text": ("instance", lambda told: told.update(access="all")),
     "a likeness that is markup": ("instance", lambda told: first_attack(told).update(class_likeness=["<b>"])),
     "a count that is a fraction": ("retrieval", lambda told: told["identity"].update(retrieved=0.5)),
+    "queries that are a text": ("retrieval", lambda told: told["black_box"].update(queries_per_class="many")),
+    "a masking that is a list": ("retrieval", lambda told: told.update(masking=[1])),
     "a gap that is a text": ("retrieval", lambda told: told["swap_split"].update(gap="0.1")),
 }  # fmt: skip
 
