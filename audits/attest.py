@@ -1,36 +1,51 @@
-"""From a stored audit to signed statements: one DSSE in-toto statement for each variant.
+"""From a stored audit to signed statements: for each variant the full statement, and a thin one beside it.
 
 Signs what the evidence says, whatever the verdict; a gate decides what it accepts. Refused here: an expired audit, an
-edited one (``store.read_stored``), and subjects that are not exactly the variants of the bundle. Every envelope is
-read back through the verifier that devices' gates use before it is written.
+edited one (``store.read_stored``), and subjects that are not exactly the variants of the bundle. All envelopes together are
+read back through the verifier that signing uses before one of them is written.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from securesystemslib.signer import Signer
 
-from audits.evidence import SUITE, Audit, SubjectEvidence, readable_details
+from audits.evidence import Audit
+from audits.statements import privacy_audit, thin_statement
 from audits.store import StoredAudit
 from audits.targets import BundleTargets
-from device_client.bundle.digest import Digest
 from device_client.errors import PolicyError, TrustError, UsageError
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement, verify_attestation
-from device_client.trust.custom import PolicyRef
+from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement
+from device_client.trust.attestation_set import verify_attestation_set
 from device_client.trust.dsse import sign_envelope
 from device_client.trust.files import write_new
 from device_client.trust.times import format_time
 
 SUFFIX = ".dsse.json"
+THIN_SUFFIX = ".test-result.json"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 
 
-def attest(stored: StoredAudit, *, signers: Sequence[Signer], now: datetime, targets: BundleTargets) -> dict[str, bytes]:
-    """The signed envelope of each variant, by variant id.
+@dataclass(frozen=True)
+class SignedStatements:
+    """What is written for one variant.
+
+    Attributes:
+        full: envelope of the ``privacy-audit`` statement.
+        thin: envelope of the in-toto test-result statement; None for a waiver, where no test ran.
+    """
+
+    full: bytes
+    thin: bytes | None
+
+
+def attest(stored: StoredAudit, *, signers: Sequence[Signer], now: datetime, targets: BundleTargets) -> dict[str, SignedStatements]:
+    """The signed statements of each variant, by variant id.
 
     Args:
         stored: a folder that was read and checked.
@@ -44,8 +59,6 @@ def attest(stored: StoredAudit, *, signers: Sequence[Signer], now: datetime, tar
         UsageError: no variant, or no key.
     """
     audit = stored.audit
-    if not signers:
-        raise UsageError("no key to sign with", code="key_missing", hint="give --key file:PATH")
     if not audit.variants:
         raise UsageError("the audit has no variant to attest", code="audit_empty")
     if not audit.audited_at <= now < audit.expires:
@@ -57,26 +70,81 @@ def attest(stored: StoredAudit, *, signers: Sequence[Signer], now: datetime, tar
             hint="run the audit again",
         )
     _check_subjects(audit, targets)
-    return {subject.id: _sign(audit, subject, stored.evidence, signers, now) for subject in audit.variants}
+    statements = {item.id: privacy_audit(audit, item, evidence=stored.evidence) for item in audit.variants}
+    return sign_statements(statements, signers=signers, now=now, targets=targets)
 
 
-def write_attestations(envelopes: dict[str, bytes], out: Path) -> dict[str, Path]:
-    """Writes ``<variant>.dsse.json`` files; never overwrites.
+def sign_statements(
+    statements: Mapping[str, PrivacyAudit], *, signers: Sequence[Signer], now: datetime, targets: BundleTargets
+) -> dict[str, SignedStatements]:
+    """Signs the statements on all variants of a bundle and reads them back as one set.
+
+    Raises:
+        UsageError: no key.
+        FormatError, TrustError: what was made would be refused.
+    """
+    check_signers(signers)
+    signed = {name: sign_one(audit, signers=signers) for name, audit in statements.items()}
+    keys = [signer.public_key for signer in signers]
+    read_back = verify_attestation_set(
+        [(name, item.full) for name, item in signed.items()],
+        variants={variant.model.digest: variant.id for variant in targets.variants},
+        keys=keys,
+        threshold=len(keys),
+        now=now,
+    )
+    if tuple(item.audit for item in read_back) != tuple(statements.values()):
+        raise TrustError("the envelope does not say what was signed", code="attestation_subject", where=targets.path)
+    return signed
+
+
+def sign_one(audit: PrivacyAudit, *, signers: Sequence[Signer]) -> SignedStatements:
+    """Both envelopes of one statement; a waiver has no thin one."""
+    full = sign_envelope(build_statement(audit), payload_type=PAYLOAD_TYPE, signers=signers)
+    if not audit.tests:
+        return SignedStatements(full, None)
+    return SignedStatements(full, sign_envelope(thin_statement(audit), payload_type=PAYLOAD_TYPE, signers=signers))
+
+
+def check_signers(signers: Sequence[Signer]) -> None:
+    """Refuses to sign with nothing.
+
+    Raises:
+        UsageError: ``key_missing``.
+    """
+    if not signers:
+        raise UsageError("no key to sign with", code="key_missing", hint="give --key file:PATH")
+
+
+def write_attestations(signed: Mapping[str, SignedStatements], out: Path) -> dict[str, Path]:
+    """Writes ``<variant>.dsse.json`` and ``<variant>.test-result.json``; never overwrites. Returns the former, by variant.
 
     Raises:
         UsageError: a file exists, or a variant's id is not a file name.
     """
-    paths = {}
-    for name in envelopes:
-        if not _FILE_NAME.match(name):
-            raise UsageError("the variant's id is not a file name", code="variant_name", where=name[:100])
-        paths[name] = out / f"{name}{SUFFIX}"
-        if paths[name].exists():
-            raise UsageError("the file exists", code="file_exists", where=str(paths[name]), hint="choose another --out")
+    files: dict[Path, bytes] = {}
+    for name, item in signed.items():
+        files[statement_path(out, name)] = item.full
+        if item.thin is not None:
+            files[out / f"{name}{THIN_SUFFIX}"] = item.thin
+    for path in files:
+        if path.exists():
+            raise UsageError("the file exists", code="file_exists", where=str(path), hint="choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    for name, path in paths.items():
-        write_new(path, envelopes[name], mode=0o644)
-    return paths
+    for path, data in files.items():
+        write_new(path, data, mode=0o644)
+    return {name: statement_path(out, name) for name in signed}
+
+
+def statement_path(out: Path, name: str) -> Path:
+    """Where the full statement on a variant is written.
+
+    Raises:
+        UsageError: the variant's id is not a file name.
+    """
+    if not _FILE_NAME.match(name):
+        raise UsageError("the variant's id is not a file name", code="variant_name", where=name[:100])
+    return out / f"{name}{SUFFIX}"
 
 
 def _check_subjects(audit: Audit, targets: BundleTargets) -> None:
@@ -91,63 +159,3 @@ def _check_subjects(audit: Audit, targets: BundleTargets) -> None:
             actual=targets.manifest,
             hint="audit this bundle",
         )
-
-
-def _sign(audit: Audit, subject: SubjectEvidence, evidence: Digest, signers: Sequence[Signer], now: datetime) -> bytes:
-    statement = PrivacyAudit(
-        subject=subject.digest,
-        subject_name=subject.id,
-        verdict=subject.verdict.value,
-        tier=audit.policy.tier,
-        policy=PolicyRef(audit.policy.id, audit.policy.version, audit.policy.digest),
-        suite=SUITE,
-        threat_model=audit.policy.threat_model,
-        original=audit.original,
-        tests=_summary(audit, subject),
-        evidence=evidence,
-        audited_at=audit.audited_at,
-        expires=audit.expires,
-    )
-    envelope = sign_envelope(build_statement(statement), payload_type=PAYLOAD_TYPE, signers=signers)
-    keys = [signer.public_key for signer in signers]
-    read_back = verify_attestation(envelope, keys=keys, threshold=len(keys), subject=subject.digest, now=now, where=subject.id)
-    if read_back.audit != statement:
-        raise TrustError("the envelope does not say what was signed", code="attestation_subject", where=subject.id)
-    return envelope
-
-
-def _summary(audit: Audit, subject: SubjectEvidence) -> tuple[dict[str, object], ...]:
-    """For people and later tools; no verifier decides on it."""
-    with readable_details("audit.json"):
-        return _summary_of(audit, subject)
-
-
-def _summary_of(audit: Audit, subject: SubjectEvidence) -> tuple[dict[str, object], ...]:
-    tests: list[dict[str, object]] = [
-        {
-            "id": "inversion.instance",
-            "result": subject.verdict.value,
-            "reasons": list(subject.reasons),
-            "p_value": subject.findings.p_value,
-            "p_adjusted": subject.findings.p_adjusted,
-            "alpha": audit.policy.decision.alpha,
-            "converged_share": subject.findings.converged_share,
-            "gradient": str(subject.detail["access"].get("gradient", "none")),
-        }
-    ]
-    strongest = min(subject.detail["tests"], key=lambda test: float(test["p_value"]), default=None)
-    if strongest is not None:
-        names = ("attack", "statistic", "estimate", "threshold", "p_value")
-        tests.append({"id": "inversion.strongest", **{name: strongest[name] for name in names}})
-    tests += [{"id": "inversion.delta", **delta} for delta in subject.detail["delta"]]
-    run = audit.controls
-    tests.append(
-        {
-            "id": "controls",
-            "planted_smallest_caught": run.smallest_caught,
-            "null_alarms": list(run.null_alarms),
-            "relabelling_alarms": run.relabelling_alarms,
-            "relabellings": audit.policy.controls.relabellings,
-        }
-    )
-    return tuple(tests)

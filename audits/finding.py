@@ -8,7 +8,7 @@ controls and a null distribution. The ruling (``verdict``) sees findings and con
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -24,6 +24,7 @@ class Finding:
         statistic: what ``estimate`` is of, such as ``tpr_at_fpr_0.01`` or ``mean_gap``.
         estimate, interval: its value and two-sided interval; None where it could not be computed.
         tolerated: the policy's bound on the statistic; None where the null distribution alone decides.
+        threshold: value of the statistic at which the null distribution alone would fail the model; shown, decides nothing.
         blind: why this test says nothing about this model, whichever way it came out.
         undone: why finding no leak would say nothing; a leak that was found counts all the same.
         doubts: why it can at most be WARNED.
@@ -41,6 +42,12 @@ class Finding:
     undone: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     not_run: str | None = None
+    threshold: float | None = None
+
+    @property
+    def ran(self) -> bool:
+        """True if the test was made, whatever it is worth."""
+        return self.not_run is None
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Control:
         planted: whether it holds a leak that must be caught; otherwise it must stay quiet.
         held: it behaved.
         required: whether the family counts for nothing if it did not hold.
-        strength: of a planted leak, in units of the family; None for null controls.
+        strength: of a planted leak, in units of the family, also of its compressed twin; None for null controls.
         told: what happened, in plain words.
     """
 
@@ -72,10 +79,12 @@ class FamilyResult:
         family: its name.
         findings: by subject id, one entry for each test of the family, also for those that did not run.
         controls: in the order they ran.
-        power: the smallest planted leak that was caught together with all larger ones; None if none was.
+        power: the smallest planted leak that was caught together with all larger ones; None if none was (``power_of``).
         power_unit: what ``power`` is measured in, in plain words.
         detail: by subject id, JSON values for the page.
         shared: JSON values about the family as a whole.
+        images: float32 images of the model's input space, by subject id and name of the attack; private, never written to
+            ``audit.json``.
     """
 
     family: str
@@ -85,8 +94,25 @@ class FamilyResult:
     power_unit: str
     detail: Mapping[str, dict[str, Any]]
     shared: dict[str, Any]
+    images: Mapping[tuple[str, str], Any] = field(default_factory=dict)
 
 
 def control_problems(controls: tuple[Control, ...]) -> tuple[str, ...]:
-    """Why these controls support no verdict; empty where all required ones held."""
-    return tuple(control.told for control in controls if control.required and not control.held)
+    """Why these controls support no verdict; empty where all required ones held, and both kinds were required."""
+    problems = [control.told for control in controls if control.required and not control.held]
+    kinds = {control.planted for control in controls if control.required}
+    if True not in kinds:
+        problems.append("no planted leak had to be caught")
+    if False not in kinds:
+        problems.append("no null control had to stay quiet")
+    return tuple(problems)
+
+
+def power_of(controls: tuple[Control, ...]) -> float | None:
+    """The smallest planted strength from which on every planted leak was caught; None if the largest was missed."""
+    smallest = None
+    for strength in sorted({control.strength for control in controls if control.strength is not None}, reverse=True):
+        if not all(control.held for control in controls if control.strength == strength):
+            break
+        smallest = strength
+    return smallest

@@ -1,7 +1,7 @@
-"""From the table of statistics to findings: p-values by group, thresholds, controls, deltas, every number for the report.
+"""From groups to the findings of the family ``instance``: one finding for each model, controls, and every number for the page.
 
-A *group* is one model with all its reconstructions. The family of the run is the original and the variants; controls are
-judged by the very same rule and are no part of the family.
+Between ``groups`` (statistics) and ``instance`` (the run of the family). What decides is in ``Finding`` and ``Control``; the rest
+is shown.
 """
 
 from __future__ import annotations
@@ -16,198 +16,150 @@ import numpy.typing as npt
 
 from audits.attacked import Attacked
 from audits.data import AuditData
-from audits.evidence import SubjectEvidence
-from audits.instance_gap import STATISTICS, GapTable, Likeness, Pools, bootstrap_gaps, class_likeness, gap_interval
+from audits.finding import Control, Finding
+from audits.groups import Groups
+from audits.instance_gap import STATISTICS, Pools, bootstrap_gaps, class_likeness, gap_interval
 from audits.policy import Policy
-from audits.statistics import binomial_limit, clopper_pearson, critical_value, value_at
+from audits.statistics import binomial_limit, clopper_pearson, value_at
 from audits.targets import Subject
-from audits.verdict import RunFindings, SubjectFindings, rule
 
 Doubles = npt.NDArray[np.float64]
+TEST = "inversion.instance"
 _HISTOGRAM_BINS = 40
 
 
 @dataclass(frozen=True)
-class Groups:
-    """All groups judged under one null distribution.
+class JudgedControls:
+    """The controls and the numbers behind them."""
 
-    Attributes:
-        subjects: names of the family.
-        rows: rows of ``table`` for each group.
-        combined: p-value of each group under every labelling, (columns,).
-        family: the smallest p-value over the family's groups under every labelling, (columns,).
-        critical: a group raises an alarm when its p-value is at most this.
-    """
-
-    subjects: tuple[str, ...]
-    items: Sequence[Likeness]
-    table: GapTable | None
-    p_values: Doubles | None
-    rows: Mapping[str, Sequence[int]]
-    combined: Mapping[str, Doubles]
-    family: Doubles
-    critical: float
-
-    @classmethod
-    def empty(cls, subjects: tuple[str, ...]) -> Groups:
-        """Nothing could be judged: every p-value is 1."""
-        return cls(subjects, (), None, None, {}, {}, np.ones(1), 0.0)
-
-    @classmethod
-    def build(
-        cls,
-        subjects: tuple[str, ...],
-        *,
-        items: Sequence[Likeness],
-        table: GapTable,
-        p_values: Doubles,
-        rows: Mapping[str, Sequence[int]],
-        combined: Mapping[str, Doubles],
-        alpha: float,
-    ) -> Groups:
-        """Makes the family's null distribution and its critical value.
-
-        The critical value is the alpha quantile of the smallest p-value over the family under relabelled memberships
-        (single-step min-p, Westfall and Young 1993): it depends on alpha and on the null, never on the true labels' result
-        beyond their one column among thousands.
-        """
-        judged = [combined[name] for name in subjects if name in combined]
-        # without a judged subject controls still run, each as a family of its own
-        family = np.min(judged, axis=0) if judged else next(iter(combined.values()))
-        return cls(subjects, items, table, p_values, rows, combined, family, critical_value(family[: table.reference], alpha=alpha))
-
-    def p_value(self, name: str) -> float:
-        """P-value of one group under the true labels."""
-        return float(self.combined[name][0]) if name in self.combined else 1.0
-
-    def adjusted(self, name: str) -> float:
-        """The same, for the whole family."""
-        if name not in self.combined or self.table is None:
-            return 1.0
-        return float(np.mean(self.family[: self.table.reference] <= self.combined[name][0]))
-
-    def alarms(self, name: str, *, among: int = 1) -> bool:
-        """True if this group would fail; ``among`` shares the alarm rate between that many groups (Bonferroni)."""
-        return name in self.combined and float(self.combined[name][0]) <= self.critical / among
-
-    def strongest(self, name: str) -> int:
-        """Index of the reconstruction with the smallest p-value; 0 where nothing was judged."""
-        if self.p_values is None or not self.rows.get(name):
-            return 0
-        return int(np.argmin(self.p_values[list(self.rows[name]), :, 0].min(axis=1)))
-
-    def test_level(self, name: str) -> float:
-        """The p-value that a single test of this group must reach for the group to raise an alarm."""
-        if self.p_values is None or self.table is None:
-            return 0.0
-        reference = self.table.reference
-        smallest = self.p_values[list(self.rows[name])].reshape(-1, self.p_values.shape[-1]).min(axis=0)[:reference]
-        return critical_value(smallest, alpha=self.critical)
-
-
-@dataclass(frozen=True)
-class ControlFindings:
-    """Findings of the controls and the numbers behind them."""
-
-    run: RunFindings
-    detail: dict[str, Any]
+    controls: tuple[Control, ...]
+    shared: dict[str, Any]
 
 
 def describe_controls(
     groups: Groups, controls: Mapping[str, Attacked], *, pools: Pools, policy: Policy, compressed: bool
-) -> ControlFindings:
-    """Judges the controls by the subjects' rule."""
-    strengths = policy.controls.planted_strengths
-    caught = {strength: groups.alarms(f"planted:{strength:g}") for strength in strengths}
-    smallest = None
-    for strength in reversed(strengths):
-        if not caught[strength]:
-            break
-        smallest = strength
+) -> JudgedControls:
+    """Judges the controls by the subjects' rule. None of them ran where classes are too thin; every finding says so then."""
     made = [name for name in controls if name.count(":") == 2 and name.startswith("planted:")]
     nulls = [name for name in controls if name == "class_mean" or name.startswith("untrained:")]
+    planted = [_planted(groups, f"planted:{strength:g}", strength, policy) for strength in policy.controls.planted_strengths]
+    planted += [_planted(groups, name, float(name.split(":")[1]), policy) for name in made]
     # together, and not each, they may raise a false alarm in a share alpha of the runs
-    loud = tuple(name for name in nulls if groups.alarms(name, among=len(nulls)))
-    alarms, trials = _fresh_alarms(groups)
-    run = RunFindings(
-        thin_classes=len(pools.thin),
-        smallest_caught=smallest,
-        compressed_missed=tuple(name for name in made if not groups.alarms(name)),
-        null_alarms=loud,
-        relabelling_alarms=alarms,
-        relabelling_limit=binomial_limit(trials, rate=policy.decision.alpha) if trials else 0,
-    )
-    detail = {
+    quiet = [_null(name, alarm=groups.alarms(name, among=len(nulls))) for name in nulls]
+    again = _relabellings(groups, policy)
+    shared = {
         "compressed": compressed,
         "planted": [
-            {"name": f"planted:{s:g}", "strength": s, "caught": caught[s], **_control(groups, controls, f"planted:{s:g}")}
-            for s in strengths
+            {"strength": item.strength, **_control(groups, controls, item)} for item in planted if item.name.count(":") == 1
         ],
-        "planted_compressed": [{"name": name, "caught": groups.alarms(name), **_control(groups, controls, name)} for name in made],
-        "null": [{"name": name, "alarm": name in loud, **_control(groups, controls, name)} for name in nulls],
-        "relabellings": {
-            "alarms": alarms,
-            "trials": trials,
-            "interval95": list(clopper_pearson(alarms, trials)) if trials else [0.0, 1.0],
-        },
-        "family": {"critical_p": groups.critical, "permutations": policy.decision.permutations},
+        "planted_compressed": [_control(groups, controls, item) for item in planted if item.name.count(":") == 2],
+        "null": [_control(groups, controls, item) for item in quiet],
+        "relabellings": again[1],
+        "family": {"critical_p": groups.critical, "planted_p": groups.strict, "permutations": policy.decision.permutations},
+        "drawn_per_side": [pool.size for pool in pools.classes],
+        "thin": [list(item) for item in pools.thin],
     }
-    return ControlFindings(run, detail)
+    return JudgedControls((*planted, *quiet, again[0]), shared)
 
 
 def describe_subjects(
-    groups: Groups,
-    subjects: Sequence[Subject],
-    attacked: Mapping[str, Attacked],
-    controls: ControlFindings,
-    *,
-    data: AuditData,
-    pools: Pools,
-    policy: Policy,
-) -> tuple[SubjectEvidence, ...]:
-    """Findings, ruling and numbers of every subject, in the order given; the first is the original."""
+    groups: Groups, subjects: Sequence[Subject], attacked: Mapping[str, Attacked], *, data: AuditData, pools: Pools, policy: Policy
+) -> tuple[dict[str, tuple[Finding, ...]], dict[str, dict[str, Any]]]:
+    """Finding and numbers of every model, by its id; the first is the original."""
     boots = _bootstraps(groups, policy)
     first = subjects[0].id
-    evidence = []
+    findings: dict[str, tuple[Finding, ...]] = {}
+    details: dict[str, dict[str, Any]] = {}
     for subject in subjects:
         item = attacked[subject.id]
         deltas = [] if subject.id == first else _deltas(groups, subject.id, first, attacked, boots, policy)
-        findings = SubjectFindings(
-            blocked=item.blocked,
-            parity_holds=item.parity is not None and item.parity.holds,
-            converged_share=item.converged_share(min_confidence=policy.inversion.min_confidence),
-            transfer_tested=subject.id == first or bool(item.transferred),
-            p_value=groups.p_value(subject.id),
-            p_adjusted=groups.adjusted(subject.id),
-            delta_lower=max((delta["interval"][0] for delta in deltas), default=None),
-        )
-        ruling = rule(findings, controls.run, policy)
-        detail = {
+        tests = _tests(groups, subject.id, item, boots, policy)
+        findings[subject.id] = (_finding(groups, subject.id, item, tests, deltas, pools, policy, is_original=subject.id == first),)
+        details[subject.id] = {
             "access": _access(item),
             "attacks": [_attack(item, index, data, pools) for index in range(len(item.reconstructions))],
-            "tests": _tests(groups, subject.id, item, boots, policy),
+            "tests": tests,
             "delta": deltas,
         }
-        evidence.append(
-            SubjectEvidence(
-                subject.id, subject.model.digest, len(subject.model.data), ruling.verdict, ruling.reasons, findings, detail
-            )
-        )
-    return tuple(evidence)
+    return findings, details
 
 
-def _fresh_alarms(groups: Groups) -> tuple[int, int]:
-    """How many fresh relabellings would have failed at least one subject."""
-    if groups.table is None:
-        return 0, 0
-    fresh = groups.family[groups.table.reference :]
-    return int(np.sum(fresh <= groups.critical)), len(fresh)
+def _finding(
+    groups: Groups,
+    name: str,
+    item: Attacked,
+    tests: Sequence[Mapping[str, Any]],
+    deltas: Sequence[Mapping[str, Any]],
+    pools: Pools,
+    policy: Policy,
+    *,
+    is_original: bool,
+) -> Finding:
+    """All attacks and statistics of one model as one test; estimate and interval are of its strongest mean gap."""
+    blind, undone, doubts = [], [], []
+    if pools.thin:
+        minimum = policy.decision.min_records_per_class
+        blind.append(f"{len(pools.thin)} classes have fewer than {minimum} members or held-outs")
+    if item.blocked is not None:
+        blind.append(item.blocked)
+    elif item.parity is None or not item.parity.holds:
+        blind.append("the bridge does not reproduce the runtime")
+    converged = item.converged_share(min_confidence=policy.inversion.min_confidence)
+    if converged < policy.inversion.min_converged_share:
+        undone.append(f"attacks converged on {converged:.0%} of the classes only")
+    if not is_original and not item.transferred:
+        undone.append("the original's reconstructions could not be tried")
+    lowest = max((delta["interval"][0] for delta in deltas), default=None)
+    if lowest is not None and lowest > policy.decision.delta_warning:
+        doubts.append(f"compression raises the gap by at least {lowest:.3f}")
+    mean = min((test for test in tests if test["statistic"] == "mean"), key=lambda test: float(test["p_value"]), default=None)
+    return Finding(
+        test=TEST,
+        p_value=groups.p_value(name),
+        p_adjusted=groups.adjusted(name),
+        statistic="mean_gap",
+        estimate=None if mean is None else mean["estimate"],
+        interval=None if mean is None else (mean["interval"][0], mean["interval"][1]),
+        threshold=None if mean is None else mean["threshold"],
+        blind=tuple(blind),
+        undone=tuple(undone),
+        doubts=tuple(doubts),
+    )
 
 
-def _control(groups: Groups, controls: Mapping[str, Attacked], name: str) -> dict[str, Any]:
+def _planted(groups: Groups, name: str, strength: float, policy: Policy) -> Control:
+    """Caught, or not; those from the last strength on that the policy allows to be missed must be caught."""
+    settings = policy.controls
+    needed = max((item for item in settings.planted_strengths if item <= settings.planted_required), default=0.0)
+    caught = groups.catches(name)
+    told = f"a planted leak of strength {strength:g} was {'caught' if caught else 'not caught'}"
+    if name.count(":") == 2:
+        told = f"the compressed planted leak {name} was {'caught' if caught else 'not caught'}"
+    return Control(name, planted=True, held=caught, required=strength >= needed, strength=strength, told=told)
+
+
+def _null(name: str, *, alarm: bool) -> Control:
+    told = f"the null control {name} {'raised an alarm' if alarm else 'stayed quiet'}"
+    return Control(name, planted=False, held=not alarm, required=True, strength=None, told=told)
+
+
+def _relabellings(groups: Groups, policy: Policy) -> tuple[Control, dict[str, Any]]:
+    """Fresh relabelled memberships of the real reconstructions, against how many alarms chance explains."""
+    alarms, trials = groups.fresh_alarms()
+    limit = binomial_limit(trials, rate=policy.decision.alpha) if trials else 0
+    told = f"{alarms} of {trials} relabelled memberships raised an alarm, chance explains {limit}"
+    control = Control("relabellings", planted=False, held=alarms <= limit, required=True, strength=None, told=told)
+    interval = list(clopper_pearson(alarms, trials)) if trials else [0.0, 1.0]
+    return control, {"alarms": alarms, "trials": trials, "limit": limit, "interval95": interval}
+
+
+def _control(groups: Groups, controls: Mapping[str, Attacked], control: Control) -> dict[str, Any]:
+    name = control.name
     item = controls.get(name)
     converged = 0.0 if item is None or not item.own else float(np.max([r.best_confidence() for r in item.own], axis=0).min())
-    return {"p_value": groups.p_value(name), "adjusted": groups.adjusted(name), "least_confidence": converged}
+    outcome = {"caught": control.held} if control.planted else {"alarm": not control.held}
+    numbers = {"p_value": groups.p_value(name), "adjusted": groups.adjusted(name), "least_confidence": converged}
+    return {"name": name, **outcome, **numbers}
 
 
 def _bootstraps(groups: Groups, policy: Policy) -> dict[str, Doubles]:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from audits.fit import InputRange as InputRange  # noqa: PLC0414 - attacks are given it together with what is here
 from audits.policy import InversionSettings
 from audits.whitebox import WhiteBox
 
@@ -29,20 +30,6 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tensor: TypeAlias = torch.Tensor
 _START_NOISE = 0.1  # standard deviation of the second and later starts, as a share of the input range
-
-
-@dataclass(frozen=True)
-class InputRange:
-    """The values that the model's input may take; attacks never leave it."""
-
-    low: float
-    high: float
-    source: str  # "contract" or "data"
-
-    @property
-    def width(self) -> float:
-        """High minus low."""
-        return self.high - self.low
 
 
 @dataclass(frozen=True)

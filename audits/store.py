@@ -12,8 +12,9 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from audits.evidence import AUDIT_FILE, IMAGES_FILE, MAX_AUDIT_BYTES, Audit, read_audit
-from audits.report.images import WHITE_BOX, ReportImages, keep, read_images
+from audits.evidence import AUDIT_FILE, IMAGES_FILE, Audit
+from audits.evidence_reader import MAX_AUDIT_BYTES, read_audit
+from audits.report.images import WAYS, ReportImages, keep, read_images
 from audits.report.page import render_report
 from audits.run import RunResult
 from device_client.bundle.digest import Digest
@@ -51,7 +52,8 @@ def write_audit(result: RunResult, out: Path, *, private: bool) -> StoredAudit:
     images = keep(
         class_means=source.class_means,
         heldouts=source.heldouts,
-        reconstructions={(name, WHITE_BOX): values for name, values in source.reconstructions.items()},
+        reconstructions={key: values for key, values in source.attacks.items() if key[1] in WAYS},
+        start=source.start,
         private=private,
     )
     image_bytes = images.to_bytes()

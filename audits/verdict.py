@@ -1,16 +1,22 @@
 """From findings to a verdict, pure: the only place that decides, called by the run and again before anything is signed.
 
-Order: what makes the audit blind comes first (controls, parity, unreadable model, too few records): INCONCLUSIVE. Then a
-leak that was found: FAILED. Then an attack that did not do its work: INCONCLUSIVE. Then doubts: WARNED. PASSED is what is
-left, and its meaning is bounded by the power that the planted controls measured.
+Each test of a model gets a result, and the worst of them is the verdict: FAILED, INCONCLUSIVE, WARNED, PASSED. For one test, in
+this order: what makes it blind (a control of its family failed, a bridge that is another model, too few records), then a leak
+that was found, then an attack that did not do its work, then doubts. PASSED is what is left, and its meaning is bounded by the
+power that the planted controls measured. A test that nobody required and that is blind or undone warns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from audits.families import FAMILIES, QUERIES_ONLY, Access, access_of, excluded, known_tests
+from audits.finding import FamilyResult, Finding, control_problems
 from audits.policy import Policy
+
+NO_GRADIENT = "none"
 
 
 class Verdict(Enum):
@@ -22,97 +28,163 @@ class Verdict(Enum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
-@dataclass(frozen=True)
-class RunFindings:
-    """What holds for all subjects of a run.
-
-    Attributes:
-        thin_classes: classes with too few records.
-        smallest_caught: the smallest planted strength that was caught, with all stronger ones; None if not even the strongest.
-        compressed_missed: compressed planted leaks that were not caught.
-        null_alarms: names of null controls that raised an alarm.
-        relabelling_alarms: fresh relabellings that raised an alarm.
-        relabelling_limit: the most that chance explains.
-    """
-
-    thin_classes: int
-    smallest_caught: float | None
-    compressed_missed: tuple[str, ...]
-    null_alarms: tuple[str, ...]
-    relabelling_alarms: int
-    relabelling_limit: int
+_WORST_FIRST = (Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.WARNED, Verdict.PASSED)
 
 
 @dataclass(frozen=True)
-class SubjectFindings:
-    """What was found about one model.
+class ModelFacts:
+    """What holds for one model whatever was tested.
 
     Attributes:
-        blocked: why it could not be attacked at all, or None.
-        parity_holds: the bridge is the model.
-        converged_share: classes on which at least one attack converged.
-        transfer_tested: the original's images were scored too; true for the original itself.
-        p_value: of this subject, all its attacks and statistics together.
-        p_adjusted: the same, for all subjects of the run together.
-        delta_lower: lower end of the interval of the leak beyond the original's; None for the original.
+        gradient: ``exact``, ``straight_through`` (through rounding), or ``none`` where no attack had one.
+        random_operators: operators of its graph that draw random numbers.
     """
 
-    blocked: str | None
-    parity_holds: bool
-    converged_share: float
-    transfer_tested: bool
+    gradient: str = NO_GRADIENT
+    random_operators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TestRuling:
+    """The result of one test, with its p-value over all families and the reasons in plain words."""
+
+    __test__ = False  # not for pytest
+
+    test: str
+    result: Verdict
     p_value: float
-    p_adjusted: float
-    delta_lower: float | None
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NotTested:
+    """A test that did not run, and why."""
+
+    test: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """A verdict with its reasons in plain words."""
+    """A verdict with its reasons in plain words, the result of every test, and what was not tested."""
 
     verdict: Verdict
     reasons: tuple[str, ...]
+    tests: tuple[TestRuling, ...]
+    not_tested: tuple[NotTested, ...]
 
 
-def control_problems(run: RunFindings, policy: Policy) -> tuple[str, ...]:
-    """Why this run's controls do not support any verdict; empty when they do."""
-    problems = []
-    if run.thin_classes:
-        minimum = policy.decision.min_records_per_class
-        problems.append(f"{run.thin_classes} classes have fewer than {minimum} members or held-outs")
-    if run.smallest_caught is None or run.smallest_caught > policy.controls.planted_required:
-        problems.append(f"a planted leak of strength {policy.controls.planted_required:g} was not caught")
-    problems += [f"the compressed planted leak {name} was not caught" for name in run.compressed_missed]
-    problems += [f"the null control {name} raised an alarm" for name in run.null_alarms]
-    if run.relabelling_alarms > run.relabelling_limit:
-        problems.append(f"{run.relabelling_alarms} relabelled memberships raised an alarm, chance explains {run.relabelling_limit}")
-    return tuple(problems)
+def worst(results: Sequence[Verdict]) -> Verdict:
+    """What several results amount to; nothing tested is INCONCLUSIVE."""
+    return min(results, key=_WORST_FIRST.index, default=Verdict.INCONCLUSIVE)
 
 
-def rule(subject: SubjectFindings, run: RunFindings, policy: Policy) -> Ruling:
-    """The verdict on one subject."""
+def rule(subject: str, facts: ModelFacts, families: Sequence[FamilyResult], policy: Policy) -> Ruling:
+    """The verdict on one model.
+
+    Args:
+        subject: its id.
+        facts: what holds for it whatever was tested.
+        families: what every family found, also about other models.
+        policy: everything that decides.
+    """
+    ran = {family.family: tuple(item for item in family.findings.get(subject, ()) if item.ran) for family in families}
+    problems = {family.family: control_problems(family.controls) for family in families}
+    p_values = holm(ran)
+    found = {item.test: (family, item) for family, items in ran.items() for item in items}
+    queries = QUERIES_ONLY in found and not (found[QUERIES_ONLY][1].blind or problems[found[QUERIES_ONLY][0]])
+    tests: list[TestRuling] = []
+    not_tested: list[NotTested] = []
+    for test in _in_order([*known_tests(), *found]):
+        if test in found:
+            family, finding = found[test]
+            blind = (*problems[family], *finding.blind)
+            tests.append(_rule_test(finding, p_values[test], blind, facts, policy, queries=queries))
+        elif test in policy.tests.required:
+            tests.append(
+                TestRuling(test, Verdict.INCONCLUSIVE, 1.0, (f"did not run: {_why_not(test, subject, families, policy)}",))
+            )
+        else:
+            not_tested.append(NotTested(test, _why_not(test, subject, families, policy)))
+    verdict = worst([item.result for item in tests])
+    reasons = [f"{item.test}: {reason}" for item in tests if item.result is verdict for reason in item.reasons]
+    return Ruling(verdict, tuple(reasons) or ("nothing was tested",), tuple(tests), tuple(not_tested))
+
+
+def holm(families: Mapping[str, Sequence[Finding]]) -> dict[str, float]:
+    """P-values of one model's tests over all families, by test.
+
+    A family's own ``p_adjusted`` counts all its tests and models already. Families are ordered by their smallest one and
+    multiplied by how many are left (Holm 1979). So the chance that a model which leaks nothing fails is at most alpha: for that
+    the first step decides, and it is Bonferroni's.
+    """
+    groups = sorted((min(item.p_adjusted for item in items), name) for name, items in families.items() if items)
+    result: dict[str, float] = {}
+    reached = 0.0
+    for rank, (smallest, name) in enumerate(groups):
+        left = len(groups) - rank
+        for item in families[name]:
+            result[item.test] = min(1.0, max(reached, left * item.p_adjusted))
+        reached = min(1.0, max(reached, left * smallest))
+    return result
+
+
+def _rule_test(
+    finding: Finding, p_value: float, blind: tuple[str, ...], facts: ModelFacts, policy: Policy, *, queries: bool
+) -> TestRuling:
+    """One test that ran."""
     alpha = policy.decision.alpha
-    blind = list(control_problems(run, policy))
-    if subject.blocked is not None:
-        blind.append(subject.blocked)
-    elif not subject.parity_holds:
-        blind.append("the bridge does not reproduce the runtime")
+    required = finding.test in policy.tests.required
+
+    def ruled(result: Verdict, *reasons: str) -> TestRuling:
+        return TestRuling(finding.test, result, p_value, reasons)
+
+    if blind and queries and facts.gradient == NO_GRADIENT and access_of(finding.test) is Access.FILE:
+        return ruled(Verdict.WARNED, f"no gradient, judged by {QUERIES_ONLY} instead", *blind)
     if blind:
-        return Ruling(Verdict.INCONCLUSIVE, tuple(blind))
-    if subject.p_adjusted <= alpha:
-        return Ruling(Verdict.FAILED, (f"training records leak beyond held-out ones (adjusted p = {subject.p_adjusted:.2g})",))
-    undone = []
-    if subject.converged_share < policy.inversion.min_converged_share:
-        undone.append(f"attacks converged on {subject.converged_share:.0%} of the classes only")
-    if not subject.transfer_tested:
-        undone.append("the original's reconstructions could not be tried")
-    if undone:
-        return Ruling(Verdict.INCONCLUSIVE, tuple(undone))
-    doubts = []
-    if subject.p_value <= alpha:
-        doubts.append(f"a leak shows for this model alone (p = {subject.p_value:.2g}) and not over all models of the run")
-    if subject.delta_lower is not None and subject.delta_lower > policy.decision.delta_warning:
-        doubts.append(f"compression raises the gap by at least {subject.delta_lower:.3f}")
+        return ruled(Verdict.INCONCLUSIVE if required else Verdict.WARNED, *blind)
+    if p_value <= alpha:
+        return ruled(Verdict.FAILED, _leak(finding, p_value))
+    if finding.undone:
+        return ruled(Verdict.INCONCLUSIVE if required else Verdict.WARNED, *finding.undone)
+    doubts = [*finding.doubts, *_doubts(finding, alpha)]
+    if facts.random_operators:
+        doubts.append(f"the graph draws random numbers ({', '.join(facts.random_operators)})")
     if doubts:
-        return Ruling(Verdict.WARNED, tuple(doubts))
-    return Ruling(Verdict.PASSED, (f"no leak of training records beyond held-out ones (adjusted p = {subject.p_adjusted:.2g})",))
+        return ruled(Verdict.WARNED, *doubts)
+    return ruled(Verdict.PASSED, f"no leak found (adjusted p = {p_value:.2g})")
+
+
+def _doubts(finding: Finding, alpha: float) -> list[str]:
+    doubts = []
+    if finding.p_value <= alpha:
+        doubts.append(f"a leak shows in this test alone (p = {finding.p_value:.2g}) and not over the whole run")
+    if finding.tolerated is not None and (finding.interval is None or finding.interval[1] > finding.tolerated):
+        upper = "unknown" if finding.interval is None else f"{finding.interval[1]:.3g}"
+        doubts.append(f"too few records to say that {finding.statistic} is at most {finding.tolerated:g} (it may be {upper})")
+    return doubts
+
+
+def _leak(finding: Finding, p_value: float) -> str:
+    if finding.tolerated is None:
+        return f"training records leak beyond held-out ones (adjusted p = {p_value:.2g})"
+    return f"{finding.statistic} is above the tolerated {finding.tolerated:g} (adjusted p = {p_value:.2g})"
+
+
+def _why_not(test: str, subject: str, families: Sequence[FamilyResult], policy: Policy) -> str:
+    """Why a test has no result."""
+    said = [item.not_run for family in families for item in family.findings.get(subject, ()) if item.test == test and item.not_run]
+    if said:
+        return said[0]
+    if test not in policy.tests:
+        return "the policy does not ask for it"
+    reason = excluded(test, threat_model=policy.threat_model)
+    if reason is not None:
+        return reason
+    owner = next((family.name for family in FAMILIES if test in {kind.id for kind in family.tests}), "no family")
+    return f"{owner} gave no result for this model"
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    """Each name once, the first place counts."""
+    return list(dict.fromkeys(names))

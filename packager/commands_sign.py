@@ -56,6 +56,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before signing
     type=click.Path(path_type=Path),
     help="Audit attestation; repeat, one per variant.",
 )
+@click.option("--audit-policy-sha256", help="Digest of the audit policy: refuse attestations that were made under another.")
 @click.option("--root-sha256", help="Digest of the newest root, as you know it: sign only on top of that root.")
 @click.option("--replace", is_flag=True, help="Prepare anew, dropping the signatures on what is prepared.")
 @token_option
@@ -72,6 +73,7 @@ def sign(
     accept_unproven: bool,
     measurements: Path | None,
     attestations: tuple[Path, ...],
+    audit_policy_sha256: str | None,
     root_sha256: str | None,
     replace: bool,
     token_file: Path | None,
@@ -85,7 +87,8 @@ def sign(
     now = utc_now()
     lowest = _given("--floor", floor, Counter.parse)
     starts = _given("--not-before", not_before, lambda text: parse_time(text, "--not-before"))
-    root = _given("--root-sha256", root_sha256, lambda text: Digest(text.lower().removeprefix("sha256:")))
+    root = _given("--root-sha256", root_sha256, _digest)
+    policy = _given("--audit-policy-sha256", audit_policy_sha256, _digest)
     staging = open_staging(repo, token_file=token_file)
     prepared = None if replace else open_draft(role, staging=staging)
     draft = prepared
@@ -104,7 +107,7 @@ def sign(
             )
         elif role == verified.path.of_model.audit_role:
             envelopes = [read_file(path, DEFAULT_LIMITS.max_attestation_bytes) for path in attestations]
-            draft = prepare_audit(verified, staging=staging, attestations=envelopes, floor=lowest, now=now)
+            draft = prepare_audit(verified, staging=staging, attestations=envelopes, floor=lowest, now=now, policy_digest=policy)
         else:
             raise UsageError(
                 "the role does not belong to this bundle",
@@ -217,6 +220,10 @@ def _given(option: str, text: str | None, read: Callable[[str], T]) -> T | None:
         return None if text is None else read(text)
     except FormatError as e:
         raise UsageError(e.what, code=e.code, where=option, expected=e.expected, actual=e.actual) from e
+
+
+def _digest(text: str) -> Digest:
+    return Digest(text.lower().removeprefix("sha256:"))
 
 
 def _check_root(draft: Draft, known: Digest | None) -> None:

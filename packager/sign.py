@@ -19,9 +19,9 @@ from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath
 from device_client.bundle.verified import VerifiedBundle
-from device_client.errors import LimitError, TrustError, UsageError
+from device_client.errors import LimitError, UsageError
 from device_client.limits import DEFAULT_LIMITS
-from device_client.trust.attestation import VerifiedAudit, verify_attestation
+from device_client.trust.attestation_set import verify_attestation_set
 from device_client.trust.channel import Channel, parse_channel
 from device_client.trust.custom import AuditCustom, ReleaseCustom, Rollout, VariantVerdict, parse_audit_custom, parse_release_custom
 from device_client.trust.refs import BlobRef
@@ -97,25 +97,44 @@ def prepare_release(
 
 
 def prepare_audit(
-    bundle: VerifiedBundle, *, staging: Staging, attestations: Sequence[bytes], floor: Counter | None, now: datetime
+    bundle: VerifiedBundle,
+    *,
+    staging: Staging,
+    attestations: Sequence[bytes],
+    floor: Counter | None,
+    now: datetime,
+    policy_digest: Digest | None = None,
 ) -> Draft:
     """The next version of the bundle's audit role: one entry whose verdicts come from verified attestations.
 
-    The counter and floor are those of the release entry where one is prepared or published.
+    The counter and floor are those of the release entry where one is prepared or published. What `audit verify --bundle` refuses
+    is refused here, by the same function; a waiver needs the signatures of as many auditors as the role itself.
+
+    Args:
+        bundle: what the entry is about.
+        staging: where the published roles are.
+        attestations: one for each variant.
+        floor: devices refuse releases below it.
+        now: the clock.
+        policy_digest: of the audit policy that all must have been made under; None accepts any one policy.
 
     Raises:
-        UsageError: no attestation, or attestations under two policies.
-        TrustError: an attestation that does not verify, or one about bytes that are not a variant of the bundle.
+        UsageError: no attestation.
+        FormatError, TrustError: see ``verify_attestation_set``.
     """
     path = bundle.path
     role = path.of_model.audit_role
     published = Published(staging)
     current = published.delegated(role)
-    keys, _ = published.keys(role)
-    verified = [
-        verify_attestation(data, keys=keys, now=now, where=f"attestation {index + 1}") for index, data in enumerate(attestations)
-    ]
-    _check_subjects(bundle, verified)
+    keys, threshold = published.keys(role)
+    verified = verify_attestation_set(
+        [(f"attestation {index + 1}", data) for index, data in enumerate(attestations)],
+        variants={variant.model.digest: variant.id for variant in bundle.contract.variants},
+        keys=keys,
+        now=now,
+        waiver_threshold=threshold,
+        policy_digest=policy_digest,
+    )
     first = verified[0].audit
     custom = AuditCustom(
         seq=_next_seq(current, path),
@@ -259,23 +278,6 @@ def _release_floor(published: Published, staging: Staging, path: BundlePath) -> 
         if entry is not None:
             return parse_release_custom(entry.custom, path.release_target).floor
     return None
-
-
-def _check_subjects(bundle: VerifiedBundle, verified: Sequence[VerifiedAudit]) -> None:
-    if not verified:
-        raise UsageError(
-            "an audit role signs only with an attestation", code="attestation_missing", hint="make one with `sealift audit attest`"
-        )
-    variants = {variant.model.digest for variant in bundle.contract.variants}
-    for item in verified:
-        if item.audit.subject not in variants:
-            raise TrustError(
-                "the attestation is about bytes that are not in this bundle", code="attestation_subject", actual=item.audit.subject
-            )
-        if item.audit.policy != verified[0].audit.policy:
-            raise UsageError(
-                "the attestations were made under two policies", code="attestation_policy", actual=item.audit.policy.id
-            )
 
 
 def _without_times(metadata: Metadata[Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from device_client.trust.attestation import PrivacyAudit, verify_attestation
 from device_client.trust.channel import Channel, parse_channel
 from device_client.trust.custom import AuditCustom, ReleaseCustom, VariantVerdict, parse_audit_custom, parse_release_custom
 from device_client.trust.refs import BlobRef
-from device_client.trust.rules import epoch_of, keys_of, verify_delegated
+from device_client.trust.rules import delegation_for, epoch_of, keys_of, verify_delegated
 from update_server.blobs import BlobStore
 
 _CHANNEL = "/channel.json"
@@ -82,7 +82,8 @@ def admit(
     if role.startswith("release-"):
         _admit_releases(signed, changed, before, targets=targets, blobs=blobs, limits=limits)
         return Admitted(role, data, signed.version, offers_of(signed, blobs))
-    _admit_audits(changed, before, keys=keys_of(targets, role), blobs=blobs, now=now, limits=limits)
+    auditors = keys_of(targets, role), delegation_for(targets, role).threshold
+    _admit_audits(changed, before, auditors=auditors, blobs=blobs, now=now, limits=limits)
     return Admitted(role, data, signed.version, {})
 
 
@@ -124,7 +125,7 @@ def _admit_audits(
     changed: Mapping[str, TargetFile],
     before: Mapping[str, TargetFile],
     *,
-    keys: list[Key],
+    auditors: tuple[list[Key], int],
     blobs: BlobStore,
     now: datetime,
     limits: Limits,
@@ -147,7 +148,7 @@ def _admit_audits(
         used.add((model, custom.seq))
         bundle = _verify_bundle(entry, bundle_path, custom.counter, blobs=blobs, limits=limits)
         for subject, verdict in custom.variants.items():
-            _check_verdict(path, custom, subject, verdict, bundle, keys=keys, blobs=blobs, now=now)
+            _check_verdict(path, custom, subject, verdict, bundle, auditors=auditors, blobs=blobs, now=now)
 
 
 def _check_verdict(
@@ -157,7 +158,7 @@ def _check_verdict(
     verdict: VariantVerdict,
     bundle: VerifiedBundle,
     *,
-    keys: list[Key],
+    auditors: tuple[list[Key], int],
     blobs: BlobStore,
     now: datetime,
 ) -> None:
@@ -172,7 +173,10 @@ def _check_verdict(
     if envelope.length > DEFAULT_LIMITS.max_attestation_bytes:
         raise IntegrityError("attestation too large", code="blob_size_mismatch", where=path, actual=envelope.length)
     data = read_blob(blobs, envelope.digest, envelope.length, where=f"{path}: attestation")
-    audit = verify_attestation(data, keys=keys, now=now, subject=subject, where=f"{path}: attestation").audit
+    keys, threshold = auditors
+    audit = verify_attestation(
+        data, keys=keys, now=now, waiver_threshold=threshold, subject=subject, where=f"{path}: attestation"
+    ).audit
     if _claims_of(audit) != (verdict.verdict, verdict.tier, verdict.expires, custom.policy, custom.suite, custom.threat_model):
         raise TrustError(
             "the entry says other things than its attestation",

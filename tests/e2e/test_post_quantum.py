@@ -24,8 +24,7 @@ from device_client.bundle.descriptor import Descriptor
 from device_client.bundle.digest import Digest
 from device_client.bundle.layout import LayoutDirectory, read_blob
 from device_client.console import run_main
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement
-from device_client.trust.custom import PolicyRef
+from device_client.trust.attestation import PAYLOAD_TYPE, build_statement
 from device_client.trust.dsse import sign_envelope
 from device_client.trust.keys import load_public_key, load_signer
 from device_client.trust.times import format_time, utc_now
@@ -34,6 +33,7 @@ from packager.reissue import compose_manifest
 from packager.repository import to_bytes
 from packager.writer import write_layout
 from sealift import cli
+from tests.statements import passed
 from tests.threats.loopback import LoopbackServer
 from tests.threats.sealed import Sealed, seal
 
@@ -189,20 +189,8 @@ class Shop:
 
     def _attest(self, sealed: Sealed) -> None:
         now = utc_now()
-        audit = PrivacyAudit(
-            subject=sealed.model,
-            subject_name=sealed.bundle.contract.variants[0].id,
-            verdict="PASSED",
-            tier="quick",
-            policy=PolicyRef("test", 1, Digest.of(b"policy")),
-            suite="test",
-            threat_model="white_box",
-            original=None,
-            tests=(),
-            evidence=Digest.of(b"evidence"),
-            audited_at=now,
-            expires=now + timedelta(days=20),
-        )
+        name = sealed.bundle.contract.variants[0].id
+        audit = passed(sealed.model, name, audited_at=now, expires=now + timedelta(days=20))
         signer = load_signer(f"file:{self.folder / 'keys' / 'audit-a'}", passphrase=lambda _: PASSPHRASE.encode())
         envelope = sign_envelope(build_statement(audit), payload_type=PAYLOAD_TYPE, signers=[signer])
         (self.folder / f"attestation-{sealed.bundle.contract.version}.json").write_bytes(envelope)

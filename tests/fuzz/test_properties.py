@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
@@ -27,7 +28,7 @@ from device_client.bundle.offline import MetadataName, read_offline
 from device_client.bundle.path import ModelPath
 from device_client.errors import LimitError, VerificationError
 from device_client.limits import DEFAULT_LIMITS
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement, verify_attestation
+from device_client.trust.attestation import PAYLOAD_TYPE, RESULTS, build_statement, verify_attestation
 from device_client.trust.channel import Channel, parse_channel
 from device_client.trust.custom import (
     STATUSES,
@@ -46,6 +47,7 @@ from device_client.trust.refs import BlobRef
 from device_client.trust.times import format_time, parse_time
 from tests.fuzz.fixed_keys import signer
 from tests.fuzz.target import NAMES, accepted, load
+from tests.statements import TEST, passed
 from tests.unit.bundle.archives import archive, blob
 from tests.unit.bundle.samples import sample_contract
 
@@ -205,21 +207,27 @@ def test_audit_records_read_back(
 
 
 spans = st.lists(times, min_size=2, max_size=2, unique=True).map(sorted)
-evidence = st.lists(st.dictionaries(texts, texts, max_size=2), max_size=3)
+numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+results = st.sampled_from(RESULTS)
 
 
-@given(st.sampled_from(VERDICTS), st.sampled_from(TIERS), policies, texts, st.none() | digests, spans, evidence)
+@given(results, st.sampled_from(TIERS), policies, texts, st.none() | digests, spans, numbers)
 def test_attestations_read_back(
-    verdict: str,
+    result: str,
     tier: str,
     policy: PolicyRef,
     text: str,
     original: Digest | None,
     span: list[datetime],
-    tests: list[dict[str, object]],
+    number: float | None,
 ) -> None:
     subject = Digest.of(text.encode())
-    audit = PrivacyAudit(subject, text, verdict, tier, policy, text, text, original, tuple(tests), subject, span[0], span[1])
+    interval = None if number is None else (number, number)
+    test = replace(TEST, result=result, statistic=text, estimate=number, interval=interval, threshold=number)
+    audit = passed(
+        subject, text, verdict=result, tier=tier, policy=policy, suite=text, original=original, reissue_of=original, tests=(test,),
+        not_tested=((text, text),), audited_at=span[0], expires=span[1],
+    )  # fmt: skip
     sealed = sign_envelope(build_statement(audit), payload_type=PAYLOAD_TYPE, signers=[KEY])
     verified = verify_attestation(sealed, keys=[KEY.public_key], now=span[0], subject=subject)
     assert verified.audit == audit

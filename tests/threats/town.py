@@ -21,8 +21,8 @@ from device_client.install.enroll import enroll
 from device_client.install.folder import init_device
 from device_client.install.poll import poll
 from device_client.policy.policy import DEFAULT_POLICY_TEXT
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement
-from device_client.trust.custom import PolicyRef, Rollout
+from device_client.trust.attestation import PAYLOAD_TYPE, build_statement
+from device_client.trust.custom import Rollout
 from device_client.trust.dsse import sign_envelope
 from device_client.trust.keys import load_signer, new_key_file
 from device_client.trust.times import utc_now
@@ -31,6 +31,7 @@ from packager.publish import plan_publish, publish_plan
 from packager.repository import new_root, new_targets, to_bytes
 from packager.roles import RoleKeys, Roles
 from packager.sign import Draft, prepare_audit, prepare_release, store_signed
+from tests.statements import passed
 from tests.threats.loopback import LoopbackServer
 from tests.threats.sealed import Sealed, seal
 from update_server.data_folder import init_server
@@ -105,20 +106,7 @@ def _prepare(role: str, sealed: Sealed, staging: HttpStaging, auditors: Sequence
         return prepare_release(
             sealed.bundle, staging=staging, measurements=sealed.measurements, floor=None, rollout=Rollout(), now=now
         )  # fmt: skip
-    audit = PrivacyAudit(
-        subject=sealed.model,
-        subject_name=sealed.bundle.contract.variants[0].id,
-        verdict="PASSED",
-        tier="quick",
-        policy=PolicyRef("test", 1, Digest.of(b"policy")),
-        suite="test",
-        threat_model="white_box",
-        original=None,
-        tests=(),
-        evidence=Digest.of(b"evidence"),
-        audited_at=now,
-        expires=expires,
-    )
+    audit = passed(sealed.model, sealed.bundle.contract.variants[0].id, audited_at=now, expires=expires)
     attestation = sign_envelope(build_statement(audit), payload_type=PAYLOAD_TYPE, signers=auditors)
     return prepare_audit(sealed.bundle, staging=staging, attestations=[attestation], floor=None, now=now)
 

@@ -16,37 +16,36 @@ from functools import partial
 from device_client.bundle.digest import Digest
 from device_client.errors import TrustError
 from device_client.limits import DEFAULT_LIMITS
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement, verify_attestation
+from device_client.trust.attestation import PAYLOAD_TYPE, RESULTS, build_statement, verify_attestation
 from device_client.trust.custom import TIERS, VERDICTS, PolicyRef
 from device_client.trust.dsse import read_unverified_payload, sign_envelope, verify_envelope
 from tests.fuzz.fixed_keys import signer
 from tests.fuzz.json_mutator import mutate_json
 from tests.fuzz.target import accepted, check_strict, promise
+from tests.statements import passed, waived
 
 MAX_BYTES = 16_384
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 AUDITORS = (signer("auditor 1"), signer("auditor 2"))
 STRANGER = signer("stranger")
 KEYS = [found.public_key for found in AUDITORS]
-AUDIT = PrivacyAudit(
-    subject=Digest.of(b"model"),
-    subject_name="int8-static",
-    verdict="PASSED",
-    tier="quick",
+AUDIT = passed(
+    Digest.of(b"model"),
+    "int8-static",
     policy=PolicyRef("clinic", 3, Digest.of(b"policy")),
-    suite="suite 1",
-    threat_model="white_box",
     original=Digest.of(b"original"),
-    tests=({"id": "inversion", "estimate": 0.01, "interval": [0, 0.02]},),
-    evidence=Digest.of(b"audit.json"),
     audited_at=NOW - timedelta(days=1),
     expires=NOW + timedelta(days=30),
 )
+WAIVED = waived(AUDIT.subject, "int8-static", audited_at=AUDIT.audited_at, expires=AUDIT.expires)
 WORDS = (
     b'"payload"', b'"payloadType"', b'"signatures"', b'"keyid"', b'"sig"', b'"_type"', b'"subject"', b'"predicateType"',
-    b'"predicate"', b'"verdict"', b'"tier"', b'"policy"', b'"suite"', b'"threat_model"', b'"original"', b'"tests"', b'"evidence"',
-    b'"audited_at"', b'"expires"', b'"name"', b'"digest"', b'"sha256"', b"sha256:", b"2026-06-01T12:00:00Z",
-    PAYLOAD_TYPE.encode(), *(word.encode() for word in (*VERDICTS, *TIERS)), *(key.keyid.encode() for key in KEYS),
+    b'"predicate"', b'"verdict"', b'"reason"', b'"tier"', b'"policy"', b'"suite"', b'"threat_model"', b'"gradient"', b'"original"',
+    b'"tests"', b'"controls"', b'"not_tested"', b'"evidence"', b'"reissue_of"', b'"audited_at"', b'"expires"', b'"name"',
+    b'"id"', b'"family"', b'"result"', b'"statistic"', b'"estimate"', b'"interval"', b'"threshold"', b'"p_value"', b'"held"',
+    b'"planted"', b'"planted_caught"', b'"null"', b'"null_alarms"', b'"power"', b'"power_unit"', b'"digest"', b'"sha256"',
+    b"sha256:", b"2026-06-01T12:00:00Z", PAYLOAD_TYPE.encode(), *(word.encode() for word in (*VERDICTS, *TIERS)),
+    *(key.keyid.encode() for key in KEYS),
 )  # fmt: skip
 
 
@@ -79,6 +78,9 @@ def _as_statement(data: bytes) -> None:
     again = sign_envelope(build_statement(audit), payload_type=PAYLOAD_TYPE, signers=[AUDITORS[0]])
     promise(verify_attestation(again, keys=KEYS, now=NOW).audit == audit, "written back, it is another statement")
     promise(audit.audited_at < audit.expires and audit.expires > NOW, "an expired statement")
+    waived_well = bool(audit.verdict == "WAIVED" and audit.reason and not audit.tests)
+    worst = min((test.result for test in audit.tests), key=RESULTS.index, default="INCONCLUSIVE")
+    promise(waived_well or audit.verdict == worst, "a verdict that its tests do not give")
     for other in ({"subject": Digest.of(b"something else")}, {"keys": [STRANGER.public_key]}, {"threshold": 2}):
         try:
             verify_attestation(sealed, **{"keys": KEYS, "now": NOW, **other})  # type: ignore[arg-type]
@@ -96,6 +98,11 @@ def seeds() -> Iterator[bytes]:
     for change in (
         AUDIT,
         replace(AUDIT, original=None, tests=()),
+        replace(AUDIT, original=None, reissue_of=AUDIT.subject, not_tested=()),
+        replace(AUDIT, verdict="FAILED", tests=tuple(replace(test, result="FAILED") for test in AUDIT.tests)),
+        replace(AUDIT, verdict="FAILED"),
+        WAIVED,
+        replace(WAIVED, reason=" "),
         replace(AUDIT, expires=NOW),
         replace(AUDIT, audited_at=AUDIT.expires),
     ):

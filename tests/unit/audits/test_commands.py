@@ -83,6 +83,82 @@ def test_an_audit_is_run_reported_attested_and_verified(
     assert desk.call("verify", entry["file"], *keys, "--require", "FAILED") == 1
     assert printed()["code"] == "verdict_not_accepted"
 
+    policy, bundle = ["--policy", str(desk.folder / "policy.toml")], ["--bundle", str(desk.bundle)]
+    assert desk.call("verify", entry["file"], *keys, *bundle, *policy, "--tier", "quick", "--require", "PASSED") == 0
+    found = printed()
+    assert [test["id"] for test in found["tests"]] == ["inversion.instance"]
+    assert (found["gradient"], found["controls"][0]["held"]) == ("straight_through", True)
+    assert desk.call("verify", entry["file"], *keys, *bundle, "--tier", "quick") == 1
+    assert printed()["code"] == "attestation_policy"  # the built-in policy has other numbers
+    assert desk.call("verify", entry["file"], *keys, "--tier", "deep") == 1
+    assert printed()["code"] == "attestation_policy"
+
+    again = ["--reissue", entry["file"], "--bundle", str(desk.bundle), "--out", str(desk.folder / "again")]
+    key = ["--key", f"file:{desk.folder / 'audit.key'}"]
+    assert desk.call("attest", *again, *key, *keys) == 0
+    (carried,) = printed()["attestations"]
+    assert desk.call("verify", carried["file"], *keys, *bundle, *policy) == 0
+    found = printed()
+    assert found["reissue_of"] == str(Digest.of(Path(entry["file"]).read_bytes()))
+    assert found["evidence"] == entry["evidence"]
+
+
+def test_two_auditors_waive_a_bundle_one_after_the_other(desk: Desk, printed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALIFT_PASSPHRASE", PASSPHRASE.decode())
+    for name in ("first", "second"):
+        new_key_file(desk.folder / f"{name}.key", passphrase=PASSPHRASE)
+    out = desk.folder / "waivers"
+
+    def waive(name: str, *more: str, reason: str = "public data") -> int:
+        key = ["--key", f"file:{desk.folder / name}.key"]
+        return desk.call("waive", str(desk.bundle), "--reason", reason, "--expires-days", "7", *key, "--out", str(out), *more)
+
+    assert waive("first") == 0
+    (entry,) = printed()["attestations"]
+    assert entry["verdict"] == "WAIVED"
+    keys = [part for name in ("first", "second") for part in ("--public-key", str(desk.folder / f"{name}.key.pub"))]
+    assert desk.call("verify", entry["file"], *keys, "--threshold", "2") == 1
+    assert printed()["code"] == "signature_threshold"
+    assert waive("second", reason="no time") == 1
+    assert printed()["code"] == "waiver_differs"
+    assert waive("second", "--tier", "deep") == 1
+    assert printed()["code"] == "waiver_differs"
+    for _ in range(2):  # signing again adds nothing
+        assert waive("second") == 0
+        assert printed()["attestations"][0]["file"] == entry["file"]
+    assert desk.call("verify", entry["file"], *keys, "--threshold", "2", "--bundle", str(desk.bundle), "--require", "WAIVED") == 0
+    found = printed()
+    assert (found["verdict"], found["reason"], len(found["keyids"])) == ("WAIVED", "public data", 2)
+    assert found["not_tested"] == {"inversion.instance": "waived"}
+
+
+@pytest.mark.parametrize(("reason", "days"), [("", "7"), ("  ", "7"), ("a\nb", "7"), ("r" * 513, "7"), ("why", "0"), ("why", "91")])
+def test_a_waiver_without_a_reason_or_without_an_end_is_refused(
+    reason: str, days: str, desk: Desk, printed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEALIFT_PASSPHRASE", PASSPHRASE.decode())
+    key = desk.folder / "waiver.key"
+    if not key.exists():
+        new_key_file(key, passphrase=PASSPHRASE)
+    options = ["--reason", reason, "--expires-days", days, "--key", f"file:{key}", "--out", str(desk.folder / "never")]
+    assert desk.call("waive", str(desk.bundle), *options) == 2
+    assert printed()["code"] == "waiver_reason"
+    assert not (desk.folder / "never").exists()
+
+
+def test_options_that_do_not_go_together_are_refused(desk: Desk, printed: Any) -> None:
+    rest = ["--key", "file:x", "--bundle", str(desk.bundle), "--out", str(desk.folder / "never")]
+    for arguments in ([], ["folder", "--reissue", "a"], ["--reissue", "a"], ["folder", "--public-key", "a"]):
+        assert desk.call("attest", *arguments, *rest) == 2
+        assert printed()["code"] == "usage"
+
+
+def test_one_wrong_statement_among_several_is_named(desk: Desk, printed: Any) -> None:
+    (desk.folder / "junk.json").write_text("{}")
+    new_key_file(desk.folder / "some.key", passphrase=PASSPHRASE)
+    assert desk.call("verify", str(desk.folder / "junk.json"), "--public-key", str(desk.folder / "some.key.pub")) == 1
+    assert "junk.json" in printed()["where"]
+
 
 def test_an_existing_output_folder_is_refused_before_any_work(desk: Desk, printed: Any) -> None:
     (desk.folder / "taken").mkdir()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from audits.policy import load_policy, policy_from_json
+from audits.policy import TIERS, load_policy, policy_from_json
 from device_client.errors import UsageError
 
 
@@ -32,9 +34,35 @@ def test_the_digest_covers_values_and_not_comments(tmp_path: Path) -> None:
     assert plain.digest != other.digest
 
 
-def test_a_policy_survives_the_copy_in_the_evidence() -> None:
-    policy = load_policy()
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_policy_survives_the_copy_in_the_evidence(tier: str) -> None:
+    policy = load_policy(tier=tier)
+    assert policy.tier == tier
     assert policy_from_json(policy.to_json(), where="copy") == policy
+
+
+def test_the_tiers_are_different_policies_of_growing_effort() -> None:
+    tiers = [load_policy(tier=tier) for tier in TIERS]
+    assert len({policy.digest for policy in tiers}) == len({policy.id for policy in tiers}) == 3
+    for weaker, stronger in pairwise(tiers):
+        assert weaker.decision.permutations < stronger.decision.permutations
+        assert weaker.inversion.restarts < stronger.inversion.restarts
+        assert set(weaker.tests.required) <= set(stronger.tests.required)
+        assert weaker.decision.alpha == stronger.decision.alpha
+
+
+def test_a_file_changes_the_tier_that_it_names(tmp_path: Path) -> None:
+    deep = load_policy(tier="deep")
+    changed = load_policy(write(tmp_path, 'tier = "deep"\nseed = 7\n'))
+    assert changed == replace(deep, seed=7)
+    assert load_policy(write(tmp_path, "seed = 7\n")).tier == "quick"
+
+
+def test_a_file_of_another_tier_than_asked_for_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 'tier = "standard"\n')
+    assert load_policy(path, tier="standard").tier == "standard"
+    with pytest.raises(UsageError, match="another tier"):
+        load_policy(path, tier="deep")
 
 
 BAD = {
@@ -49,12 +77,19 @@ BAD = {
     "too few permutations for alpha": ("[decision]\npermutations = 200\n", "policy_value"),
     "an unknown attack": ('[inversion]\nattacks = ["magic"]\n', "policy_value"),
     "no attack": ("[inversion]\nattacks = []\n", "policy_value"),
+    "an unknown test": ('[tests]\nrequired = ["inversion.magic"]\n', "policy_value"),
+    "no required test": ("[tests]\nrequired = []\n", "policy_value"),
+    "a test that is required and optional": ('[tests]\noptional = ["inversion.instance"]\n', "policy_value"),
+    "a test twice": ('[tests]\nrequired = ["inversion.instance", "inversion.instance"]\n', "policy_value"),
+    "early stopping that is a number": ("[budget]\nearly_stopping = 1\n", "policy_value"),
+    "a threat model that does not exist": ('threat_model = "nobody"\n', "policy_value"),
     "an attack twice": ('[inversion]\nattacks = ["logit", "logit"]\n', "policy_value"),
     "no planted control": ("[controls]\nplanted_strengths = []\n", "policy_value"),
     "planted strengths that fall": ("[controls]\nplanted_strengths = [1.0, 0.5]\n", "policy_value"),
     "planted strengths that end below what is required": ("[controls]\nplanted_strengths = [0.1]\n", "policy_value"),
     "a tier that does not exist": ('tier = "instant"\n', "policy_value"),
-    "a threat model that is not built": ('threat_model = "sealed_api"\n', "policy_value"),
+    "a required test that the threat model rules out": ('threat_model = "sealed_api"\n', "policy_value"),
+    "planted strengths that begin above what is required": ("[controls]\nplanted_strengths = [0.9, 1.0]\n", "policy_value"),
     "not TOML": ("decision =\n", "policy_syntax"),
 }
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from audits.report.images import WHITE_BOX, ReportImages, keep
+from audits.report.images import WAYS, WHITE_BOX, ReportImages, keep
 from audits.report.page import render_page, render_report
 from audits.run import RunResult
 from device_client.errors import FormatError
@@ -20,8 +20,13 @@ VOID = {"meta", "img", "br", "line", "rect", "circle", "polyline", "polygon"}
 
 def stored_images(result: RunResult, *, private: bool = False) -> ReportImages:
     source = result.images
-    rebuilt = {(name, WHITE_BOX): values for name, values in source.reconstructions.items()}
-    return keep(class_means=source.class_means, heldouts=source.heldouts, reconstructions=rebuilt, private=private)
+    return keep(
+        class_means=source.class_means,
+        heldouts=source.heldouts,
+        reconstructions={key: values for key, values in source.attacks.items() if key[1] in WAYS},
+        start=source.start,
+        private=private,
+    )
 
 
 class Page(HTMLParser):
@@ -61,7 +66,7 @@ def test_the_page_of_a_run_is_self_contained_and_well_formed(good_run: RunResult
     assert not {tag for tag, _ in page.seen} & {"script", "link", "iframe", "object", "base", "form"}
     assert "default-src 'none'" in text
     sources = [attributes["src"] for attributes in page.all("img")]
-    assert len(sources) == 10 * 4
+    assert len(sources) == 10 * 6
     assert all(source is not None and source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in text.replace("http-equiv", "")
     assert "url(" not in text
@@ -86,10 +91,19 @@ def test_the_same_run_gives_the_same_page(good_run: RunResult) -> None:
 def test_text_from_models_and_bundles_is_escaped(good_run: RunResult) -> None:
     hostile = '<img src=x onerror="alert(1)">\u202eevil\x1b[2J'
     subjects = tuple(
-        replace(subject, id=subject.id if subject.id == "original" else hostile, reasons=(hostile,))
+        replace(subject, id=subject.id if subject.id == "original" else hostile, ruling=replace(subject.ruling, reasons=(hostile,)))
         for subject in good_run.audit.subjects
     )
-    audit = replace(good_run.audit, subjects=subjects, bundle={"path": hostile, "manifest": hostile}, tools={hostile: hostile})
+    (family,) = good_run.audit.families
+    found = {hostile if name != "original" else name: findings for name, findings in family.findings.items()}
+    detail = {hostile if name != "original" else name: entry for name, entry in family.detail.items()}
+    audit = replace(
+        good_run.audit,
+        subjects=subjects,
+        families=(replace(family, family=hostile, findings=found, detail=detail, shared={hostile: hostile}),),
+        bundle={"path": hostile, "manifest": hostile},
+        tools={hostile: hostile},
+    )
     images = stored_images(good_run)
     images = replace(images, reconstructions={("original", hostile): images.class_means, (hostile, WHITE_BOX): images.class_means})
     page = render_report(audit, images)
@@ -100,20 +114,13 @@ def test_text_from_models_and_bundles_is_escaped(good_run: RunResult) -> None:
 
 
 def test_an_audit_that_could_judge_nothing_still_has_a_page(good_run: RunResult) -> None:
-    subjects = tuple(
-        replace(
-            subject,
-            detail={
-                **subject.detail,
-                "tests": [],
-                "attacks": [],
-                "delta": [],
-                "access": {**subject.detail["access"], "parity": None},
-            },
-        )
-        for subject in good_run.audit.subjects
-    )
-    page = render_report(replace(good_run.audit, subjects=subjects), replace(stored_images(good_run), reconstructions={}))
+    (family,) = good_run.audit.families
+    detail = {
+        name: {"tests": [], "attacks": [], "delta": [], "access": {**entry["access"], "parity": None}}
+        for name, entry in family.detail.items()
+    }
+    audit = replace(good_run.audit, families=(replace(family, detail=detail),))
+    page = render_report(audit, replace(stored_images(good_run), reconstructions={}))
     assert "No statistic could be computed" in page
     assert "No attack made an image" in page
     assert "Compressed against original" not in page
@@ -121,15 +128,16 @@ def test_an_audit_that_could_judge_nothing_still_has_a_page(good_run: RunResult)
 
 def test_a_detail_that_is_not_a_number_is_an_error_and_never_markup(good_run: RunResult) -> None:
     hostile = '<meta http-equiv="refresh" content="0;url=http://evil/">'
-    audit = good_run.audit
-    for key in ("alarms", "trials"):
-        relabellings = {**audit.control_detail["relabellings"], key: hostile}
-        edited = replace(audit, control_detail={**audit.control_detail, "relabellings": relabellings})
+    (family,) = good_run.audit.families
+    for place in ("estimate", "p_value", "threshold"):
+        entry = family.detail["original"]
+        edited = {**entry, "tests": [{**entry["tests"][0], place: hostile}]}
+        audit = replace(good_run.audit, families=(replace(family, detail={**family.detail, "original": edited}),))
         with pytest.raises(FormatError) as refused:
-            render_report(edited, stored_images(good_run))
+            render_report(audit, stored_images(good_run))
         assert refused.value.code == "audit_syntax"
     with pytest.raises(FormatError):
-        render_report(replace(audit, control_detail={}), stored_images(good_run))
+        render_report(replace(good_run.audit, data={}), stored_images(good_run))
 
 
 def test_headings_go_down_one_level_at_a_time_and_every_part_has_a_name(whole: Page) -> None:

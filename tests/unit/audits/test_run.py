@@ -11,7 +11,8 @@ from onnx import helper
 
 from audits.compressor import Compressor
 from audits.data import AuditData, Floats, Integers, check_data
-from audits.evidence import read_audit
+from audits.evidence_reader import read_audit
+from audits.finding import FamilyResult
 from audits.policy import Policy
 from audits.run import RunResult, run_audit
 from audits.targets import ORIGINAL, BundleTargets, Subject
@@ -27,6 +28,12 @@ def verdicts(result: RunResult) -> dict[str, Verdict]:
     return {subject.id: subject.verdict for subject in result.audit.subjects}
 
 
+def instance(result: RunResult) -> FamilyResult:
+    found = result.audit.family("instance")
+    assert found is not None
+    return found
+
+
 def fast(policy: Policy) -> Policy:
     """For runs whose verdict does not hang on the number of restarts."""
     return replace(policy, inversion=replace(policy.inversion, restarts=2, probability_steps=60, cross_entropy_steps=40))
@@ -34,13 +41,13 @@ def fast(policy: Policy) -> Policy:
 
 def test_a_model_trained_on_many_records_passes(good_run: RunResult) -> None:
     assert verdicts(good_run) == {"original": Verdict.PASSED, "int8-static": Verdict.PASSED}
-    assert good_run.audit.controls.smallest_caught is not None
+    assert instance(good_run).power is not None
 
 
 def test_an_overfit_model_fails_and_so_does_its_compressed_twin(overfit: Case, policy: Policy) -> None:
     result = overfit.run(policy)
     assert verdicts(result) == {"original": Verdict.FAILED, "int8-static": Verdict.FAILED}
-    (delta, *_) = result.audit.variants[0].detail["delta"]
+    (delta, *_) = instance(result).detail["int8-static"]["delta"]
     assert delta["interval"][0] <= delta["estimate"] <= delta["interval"][1]
     assert abs(delta["estimate"]) < 0.05
 
@@ -148,12 +155,15 @@ def test_planted_controls_go_through_the_compressor(good: Case, policy: Policy) 
     kept = Recorded(forgets=False)
     result = run_with(good, policy, kept)
     assert kept.calls == 2  # strengths 0.5 and 1.0
-    assert result.audit.controls.compressed_missed == ()
+    assert [control.held for control in instance(result).controls if control.name.count(":") == 2 and control.planted] == [
+        True,
+        True,
+    ]
     assert verdicts(result)["int8-static"] is Verdict.PASSED
 
 
 def test_a_planted_leak_that_compression_loses_makes_the_audit_inconclusive(good: Case, policy: Policy) -> None:
 
     result = run_with(good, fast(policy), Recorded(forgets=True))
-    assert result.audit.controls.compressed_missed
+    assert any("compressed" in control.told and not control.held for control in instance(result).controls)
     assert verdicts(result)["int8-static"] is Verdict.INCONCLUSIVE

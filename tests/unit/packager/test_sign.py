@@ -12,9 +12,9 @@ from tuf.api.metadata import Metadata, Targets
 
 from device_client.bundle import Counter, Digest, VerifiedBundle, verify_bundle
 from device_client.errors import SealiftError
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement
+from device_client.trust.attestation import PAYLOAD_TYPE, build_statement
 from device_client.trust.channel import parse_channel
-from device_client.trust.custom import PolicyRef, Rollout, parse_audit_custom, parse_release_custom
+from device_client.trust.custom import Rollout, parse_audit_custom, parse_release_custom
 from device_client.trust.dsse import sign_envelope
 from device_client.trust.refs import BlobRef
 from device_client.trust.rules import parse_role, verify_delegated
@@ -22,6 +22,7 @@ from packager.ceremony import hold_first_ceremony
 from packager.publish import plan_publish, publish_plan
 from packager.sign import Draft, open_draft, prepare_audit, prepare_release, same_content, store_signed
 from packager.staging import DirStaging
+from tests.statements import passed
 from tests.unit.bundle.samples import sample_bundle, sample_contract, write_layout
 from tests.unit.packager.people import AUDIT, RELEASE, People
 
@@ -46,15 +47,12 @@ def _release(people: People, bundle: VerifiedBundle, *, floor: Counter | None = 
 def _attest(
     people: People, bundle: VerifiedBundle, *, signer: CryptoSigner | None = None, subject: Digest | None = None
 ) -> list[bytes]:
-    def statement(digest: Digest) -> PrivacyAudit:
-        policy = PolicyRef("test", 1, Digest.of(b"policy"))
-        until = people.now + timedelta(days=20)
-        evidence = Digest.of(b"evidence")
-        return PrivacyAudit(digest, "v", "PASSED", "quick", policy, "suite", "white_box", None, (), evidence, people.now, until)
-
-    subjects = [subject] if subject else [variant.model.digest for variant in bundle.contract.variants]
+    variants = {variant.model.digest: variant.id for variant in bundle.contract.variants}
+    about = {subject: "v"} if subject else variants
+    times = {"audited_at": people.now, "expires": people.now + timedelta(days=20)}
+    statements = [build_statement(passed(digest, name, **times)) for digest, name in about.items()]
     signers = [signer or people.signers[AUDIT][0]]
-    return [sign_envelope(build_statement(statement(digest)), payload_type=PAYLOAD_TYPE, signers=signers) for digest in subjects]
+    return [sign_envelope(statement, payload_type=PAYLOAD_TYPE, signers=signers) for statement in statements]
 
 
 def _sign(people: People, draft: Draft, *signers: CryptoSigner) -> None:

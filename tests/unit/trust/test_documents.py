@@ -15,9 +15,8 @@ from securesystemslib.signer import CryptoSigner
 from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.errors import SealiftError, UsageError, VerificationError
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement, verify_attestation
+from device_client.trust.attestation import PAYLOAD_TYPE, build_statement, verify_attestation
 from device_client.trust.channel import Channel, parse_channel
-from device_client.trust.custom import PolicyRef
 from device_client.trust.dsse import sign_envelope, verify_envelope
 from device_client.trust.keys import (
     fingerprint,
@@ -29,22 +28,10 @@ from device_client.trust.keys import (
     public_value,
 )
 from tests.simulator import NOW
+from tests.statements import passed
 
 AUDITOR, OTHER = CryptoSigner.generate_ed25519(), CryptoSigner.generate_ed25519()
-AUDIT = PrivacyAudit(
-    subject=Digest.of(b"model"),
-    subject_name="int8",
-    verdict="PASSED",
-    tier="quick",
-    policy=PolicyRef("test", 1, Digest.of(b"policy")),
-    suite="sealift-inversion 1",
-    threat_model="white_box",
-    original=Digest.of(b"original"),
-    tests=({"id": "inversion.instance", "estimate": 0.01},),
-    evidence=Digest.of(b"audit.json"),
-    audited_at=NOW,
-    expires=NOW + timedelta(days=30),
-)
+AUDIT = passed(Digest.of(b"model"), "int8", original=Digest.of(b"original"), audited_at=NOW, expires=NOW + timedelta(days=30))
 ENVELOPE = sign_envelope(build_statement(AUDIT), payload_type=PAYLOAD_TYPE, signers=[AUDITOR])
 
 

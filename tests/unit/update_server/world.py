@@ -22,7 +22,7 @@ from device_client.bundle.counter import Counter
 from device_client.bundle.digest import Digest
 from device_client.bundle.path import BundlePath
 from device_client.bundle.strict_json import canonical_json
-from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement
+from device_client.trust.attestation import PAYLOAD_TYPE, build_statement
 from device_client.trust.channel import Channel
 from device_client.trust.custom import AuditCustom, PolicyRef, ReleaseCustom, Rollout, VariantVerdict
 from device_client.trust.dsse import sign_envelope
@@ -32,6 +32,7 @@ from device_client.trust.refs import BlobRef
 from device_client.trust.times import format_time
 from packager.repository import new_root, new_targets, next_delegated, to_bytes
 from packager.roles import RoleKeys, Roles
+from tests.statements import passed
 from tests.unit.bundle.samples import MemorySource, sample_bundle, sample_contract
 from tests.unit.inference.models import linear
 from update_server import enrolment, reports
@@ -190,11 +191,7 @@ class World:
         now, blobs, verdicts = self.clock(), {}, {}
         for variant in bundle.contract.variants:
             subject = changes.get("subject", variant.model.digest)
-            audit = PrivacyAudit(
-                subject=variant.model.digest, subject_name=variant.id, verdict="PASSED", tier="quick", policy=POLICY, suite="test",
-                threat_model="white_box", audited_at=now, expires=now + timedelta(days=20), tests=(), original=None,
-                evidence=Digest.of(b"evidence"),
-            )  # fmt: skip
+            audit = passed(variant.model.digest, variant.id, policy=POLICY, audited_at=now, expires=now + timedelta(days=20))
             envelope = sign_envelope(
                 build_statement(audit), payload_type=PAYLOAD_TYPE, signers=signers or self.keys.signers[AUDIT][:1]
             )
