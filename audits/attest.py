@@ -16,10 +16,11 @@ from pathlib import Path
 from securesystemslib.signer import Signer
 
 from audits.evidence import Audit
+from audits.random_operators import find_random_operators
 from audits.statements import privacy_audit, thin_statement
 from audits.store import StoredAudit
 from audits.targets import BundleTargets
-from device_client.errors import PolicyError, TrustError, UsageError
+from device_client.errors import IntegrityError, PolicyError, TrustError, UsageError
 from device_client.trust.attestation import PAYLOAD_TYPE, PrivacyAudit, build_statement
 from device_client.trust.attestation_set import verify_attestation_set
 from device_client.trust.dsse import sign_envelope
@@ -148,6 +149,7 @@ def statement_path(out: Path, name: str) -> Path:
 
 
 def _check_subjects(audit: Audit, targets: BundleTargets) -> None:
+    """Digests, names, and what the bytes at hand say about themselves."""
     attested = {subject.id: subject.digest for subject in audit.variants}
     present = {variant.id: variant.model.digest for variant in targets.variants}
     if attested != present or audit.bundle["manifest"] != str(targets.manifest):
@@ -159,3 +161,15 @@ def _check_subjects(audit: Audit, targets: BundleTargets) -> None:
             actual=targets.manifest,
             hint="audit this bundle",
         )
+    recorded = {subject.id: subject.facts.random_operators for subject in audit.variants}
+    for variant in targets.variants:
+        found = find_random_operators(variant.model.data)
+        if recorded[variant.id] != found:
+            raise IntegrityError(
+                "the random operators of the model are not those of the audit",
+                code="audit_edited",
+                where=variant.id,
+                expected=", ".join(found) or "none",
+                actual=", ".join(recorded[variant.id]) or "none",
+                hint="run the audit again",
+            )

@@ -11,7 +11,7 @@ from typing import Any
 from audits.evidence import SCHEMA, SUITE, Audit, SubjectEvidence, ruling_to_json
 from audits.finding import Control, FamilyResult, Finding, power_of
 from audits.policy import Policy, policy_from_json
-from audits.verdict import ModelFacts, rule
+from audits.verdict import ModelFacts, gradient_of, rule
 from device_client.bundle.digest import Digest
 from device_client.bundle.fields import Fields
 from device_client.bundle.strict_json import parse_strict
@@ -52,6 +52,10 @@ def read_audit(data: bytes, *, where: str) -> Audit:
     families = fields.items("families", _read_family, max_items=_MAX_FAMILIES)
     if len({family.family for family in families}) != len(families):
         raise _edited("the list of families", where)
+    for subject in {name for family in families for name in family.findings}:
+        tests = [item.test for family in families for item in family.findings.get(subject, ())]
+        if len(set(tests)) != len(tests):
+            raise _edited(f"the list of tests on {subject}", where)
     subjects = fields.items("subjects", lambda value, at: _read_subject(value, at, families, policy), max_items=_MAX_SUBJECTS)
     if len({subject.id for subject in subjects}) != len(subjects):
         raise _edited("the list of models", where)
@@ -87,6 +91,8 @@ def _read_subject(value: object, where: str, families: tuple[FamilyResult, ...],
     fields = Fields(value, where=where, known=_SUBJECT)
     name = fields.text("id", max_chars=128)
     facts = ModelFacts(fields.text("gradient", max_chars=64), fields.items("random_operators", _read_string, max_items=64))
+    if facts.gradient != gradient_of(name, families):
+        raise _edited(f"the gradient on {name}", where)
     ruling = rule(name, facts, families, policy)
     if {key: fields.raw(key) for key in _RULED} != ruling_to_json(ruling):
         raise _edited(f"the verdict {fields.text('verdict')} on {name}", where)

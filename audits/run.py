@@ -21,7 +21,7 @@ import numpy as np
 from audits.compressor import Compressor
 from audits.data import AuditData, Floats
 from audits.evidence import Audit, SubjectEvidence
-from audits.families import excluded
+from audits.families import Family, excluded
 from audits.family import Bench, Report
 from audits.finding import FamilyResult, Finding, power_of
 from audits.fit import InputRange, balanced_pools, check_fit, class_count, input_range
@@ -30,7 +30,7 @@ from audits.policy import Policy
 from audits.random_operators import find_random_operators
 from audits.targets import BundleTargets, Subject
 from audits.trainer import Trainer
-from audits.verdict import NO_GRADIENT, ModelFacts, rule
+from audits.verdict import ModelFacts, gradient_of, rule
 
 _TOOLS = ("torch", "onnxruntime", "onnx", "numpy")
 
@@ -90,7 +90,7 @@ def run_audit(
     bounds = input_range(original, data)
     pools = balanced_pools(data, class_count(original, data), policy)
     bench = Bench(original, targets.variants, data, policy, compressor, trainer, report)
-    families = tuple(_counting(family.run(bench), policy) for family in policy.asked)
+    families = tuple(_counting(family, family.run(bench), policy) for family in policy.asked)
     audit = Audit(
         policy=policy,
         tools={"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
@@ -107,8 +107,11 @@ def run_audit(
     return RunResult(audit, _images(data, pools, families))
 
 
-def _counting(result: FamilyResult, policy: Policy) -> FamilyResult:
+def _counting(family: Family, result: FamilyResult, policy: Policy) -> FamilyResult:
     """What a family gave, without tests outside the threat model, and with the power that its controls show."""
+    strangers = {item.test for items in result.findings.values() for item in items} - {kind.id for kind in family.tests}
+    if result.family != family.name or strangers:
+        raise ValueError(f"{family.name} gave what it is not registered for: {result.family}, {sorted(strangers)}")
     findings = {subject: tuple(_plain(item, policy) for item in items) for subject, items in result.findings.items()}
     controls = tuple(
         replace(item, held=bool(item.held), strength=None if item.strength is None else float(item.strength))
@@ -138,10 +141,7 @@ def _float(value: float | None) -> float | None:
 
 
 def _judge(subject: Subject, families: tuple[FamilyResult, ...], policy: Policy) -> SubjectEvidence:
-    gradient = NO_GRADIENT
-    for family in families:
-        gradient = str(family.detail.get(subject.id, {}).get("access", {}).get("gradient", gradient))
-    facts = ModelFacts(gradient, find_random_operators(subject.model.data))
+    facts = ModelFacts(gradient_of(subject.id, families), find_random_operators(subject.model.data))
     ruling = rule(subject.id, facts, families, policy)
     return SubjectEvidence(subject.id, subject.model.digest, len(subject.model.data), facts, ruling)
 

@@ -79,6 +79,15 @@ def worst(results: Sequence[Verdict]) -> Verdict:
     return min(results, key=_WORST_FIRST.index, default=Verdict.INCONCLUSIVE)
 
 
+def gradient_of(subject: str, families: Sequence[FamilyResult]) -> str:
+    """What attacks with gradients had on a model, by the details of the family that opened it; ``none`` if nobody did."""
+    for family in families:
+        access = family.detail.get(subject, {}).get("access")
+        if isinstance(access, Mapping) and isinstance(access.get("gradient"), str):
+            return str(access["gradient"])
+    return NO_GRADIENT
+
+
 def rule(subject: str, facts: ModelFacts, families: Sequence[FamilyResult], policy: Policy) -> Ruling:
     """The verdict on one model.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -115,6 +116,16 @@ def test_a_family_is_run_with_its_own_table_and_under_the_threat_model(tmp_path:
 
 
 @pytest.mark.usefixtures("made_up")
+def test_a_family_gives_only_what_it_is_registered_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = sealed(tmp_path, "[tests]", 'required = ["made.scores"]')
+    for change in ({"family": "other"}, {"findings": {"v": (Finding("made.more", 1.0, 1.0, "x"),)}}):
+        made = lambda bench, settings, change=change: replace(run_made_up(bench, settings), **change)  # noqa: E731
+        monkeypatch.setattr(sys.modules["made_up_family"], "run_made_up", made)
+        with pytest.raises(ValueError, match="not registered"):
+            run_under(asked, _linear())
+
+
+@pytest.mark.usefixtures("made_up")
 def test_a_table_of_a_family_is_checked_by_it_and_counts_in_the_digest(tmp_path: Path) -> None:
     lines = ["[tests]", 'required = ["made.scores"]']
     plain = sealed(tmp_path, *lines)
@@ -171,6 +182,35 @@ RANDOM: dict[str, tuple[Any, tuple[str, ...]]] = {
 @pytest.mark.parametrize(("make", "expected"), RANDOM.values(), ids=RANDOM.keys())
 def test_random_operators_are_found(make: Any, expected: tuple[str, ...]) -> None:
     assert find_random_operators(make()) == expected
+
+
+_RUN = """
+import sys
+from dataclasses import replace
+from audits.policy import load_policy
+from device_client.bundle.digest import Digest
+from tests.unit.audits.conftest import make_case
+policy = load_policy()
+policy = replace(
+    policy,
+    decision=replace(policy.decision, permutations=999, bootstraps=200),
+    inversion=replace(policy.inversion, restarts=1, probability_steps=20, logit_steps=5, cross_entropy_steps=10),
+    controls=replace(policy.controls, planted_strengths=(0.5,), untrained_twins=1),
+)
+audit = make_case(seed=0, per_class=None, epochs=2).run(policy).audit
+print(Digest.of(replace(audit, duration_s=0.0).to_bytes()))
+"""
+
+
+@pytest.mark.slow
+def test_the_evidence_does_not_depend_on_the_order_of_hashes() -> None:
+    root = Path(__file__).resolve().parents[3]
+    digests = set()
+    for seed in ("0", "1"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, "-c", _RUN], capture_output=True, text=True, cwd=root, check=True, env=environment)
+        digests.add(done.stdout.strip())
+    assert len(digests) == 1
 
 
 def test_commands_that_do_not_attack_load_nothing_that_does() -> None:

@@ -257,6 +257,22 @@ def a_leak_edited_away(document: Document) -> None:
     document["families"][0]["findings"]["int8-static"][0].update(p_value=0.001, p_adjusted=0.001)
 
 
+def other_random_operators(document: Document) -> None:
+    """Ruled consistently: only the bytes at hand can tell."""
+    for subject in document["subjects"][1:2]:
+        subject["random_operators"] = ["RandomNormal"]
+        reason = "the graph draws random numbers (RandomNormal)"
+        subject["verdict"] = subject["tests"][0]["result"] = "WARNED"
+        subject["tests"][0]["reasons"] = [reason]
+        subject["reasons"] = [f"inversion.instance: {reason}"]
+
+
+def a_second_finding(document: Document) -> None:
+    """The honest finding is there, and a better one after it."""
+    found = document["families"][0]["findings"]["int8-static"]
+    found.append({**found[0], "p_value": 1.0, "p_adjusted": 1.0})
+
+
 FOUND = ("families", 0, "findings", "int8-static")
 EVIDENCE: dict[str, tuple[Callable[[Document], None], str]] = {
     "a pass made of a leak": (a_leak_edited_away, "audit_edited"),
@@ -273,7 +289,9 @@ EVIDENCE: dict[str, tuple[Callable[[Document], None], str]] = {
     "a control that did not hold": (put("families", 0, "controls", -1, "held", value=False), "audit_edited"),
     "a greater power": (put("families", 0, "power", value=0.05), "audit_edited"),
     "a family that was removed": (put("families", value=[]), "audit_edited"),
-    "a random operator that was hidden": (put("subjects", 1, "random_operators", value=["RandomNormal"]), "audit_edited"),
+    "a gradient that nobody had": (put("subjects", 1, "gradient", value="exact"), "audit_edited"),
+    "random operators that the graph does not have": (other_random_operators, "audit_edited"),
+    "a second finding on one test": (a_second_finding, "audit_edited"),
     "a number of the policy inside": (put("policy", "values", "decision", "alpha", value=0.02), "audit_edited"),
     "the digest of the policy": (put("policy", "digest", value=str(Digest.of(b"other"))), "audit_edited"),
     "a test that the policy no longer requires": (put("policy", "values", "tests", "required", value=[]), "audit_syntax"),

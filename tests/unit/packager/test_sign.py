@@ -22,7 +22,7 @@ from packager.ceremony import hold_first_ceremony
 from packager.publish import plan_publish, publish_plan
 from packager.sign import Draft, open_draft, prepare_audit, prepare_release, same_content, store_signed
 from packager.staging import DirStaging
-from tests.statements import passed
+from tests.statements import passed, waived
 from tests.unit.bundle.samples import sample_bundle, sample_contract, write_layout
 from tests.unit.packager.people import AUDIT, RELEASE, People
 
@@ -131,8 +131,34 @@ def test_an_audit_role_signs_only_with_a_verified_attestation(people: People) ->
     assert _code(_audit, people, bundle, _attest(people, bundle, subject=Digest.of(b"other"))) == "attestation_subject"
 
 
-def _audit(people: People, bundle: VerifiedBundle, attestations: list[bytes]) -> Draft:
-    return prepare_audit(bundle, staging=people.staging, attestations=attestations, floor=None, now=people.now)
+def test_every_variant_needs_its_attestation_and_all_the_agreed_policy(people: People) -> None:
+    bundle = _bundle()
+    attestations = _attest(people, bundle)
+    assert _code(_audit, people, bundle, attestations[:1]) == "attestation_incomplete"
+    assert _code(_audit, people, bundle, [attestations[0], *attestations]) == "attestation_twice"
+    assert _code(_audit, people, bundle, attestations, policy_digest=Digest.of(b"other")) == "attestation_policy"
+    assert _audit(people, bundle, attestations, policy_digest=Digest.of(b"policy")).role == AUDIT
+
+
+def test_a_waiver_is_signed_into_the_role_only_with_the_signatures_of_its_threshold(people: People) -> None:
+    bundle = _bundle()
+    times = {"audited_at": people.now, "expires": people.now + timedelta(days=20)}
+    statements = [build_statement(waived(item.model.digest, item.id, **times)) for item in bundle.contract.variants]
+
+    def sealed(count: int) -> list[bytes]:
+        signers = people.signers[AUDIT][:count]
+        return [sign_envelope(statement, payload_type=PAYLOAD_TYPE, signers=signers) for statement in statements]
+
+    assert _code(_audit, people, bundle, sealed(1)) == "signature_threshold"
+    draft = _audit(people, bundle, sealed(2))
+    record = parse_audit_custom(draft.metadata.signed.targets[bundle.path.audit_target].custom, "test")
+    assert {verdict.verdict for verdict in record.variants.values()} == {"WAIVED"}
+
+
+def _audit(people: People, bundle: VerifiedBundle, attestations: list[bytes], *, policy_digest: Digest | None = None) -> Draft:
+    return prepare_audit(
+        bundle, staging=people.staging, attestations=attestations, floor=None, now=people.now, policy_digest=policy_digest
+    )
 
 
 def test_the_audit_entry_carries_a_verdict_per_variant_and_the_release_floor(people: People) -> None:

@@ -219,6 +219,19 @@ def test_an_audit_entry_without_a_true_attestation_is_refused(
     assert AUDIT not in visible(world)
 
 
+def test_a_waiver_by_one_auditor_is_refused_and_by_all_that_the_role_needs_is_admitted(world: World, client: Client) -> None:
+    bundle = make_bundle()
+    client.upload_bundle(bundle)
+    auditors = world.keys.signers[AUDIT]
+    assert len(auditors) == 2
+    answer = client.audit(bundle, verdict="WAIVED", signers=auditors[:1])
+    assert (answer.status_code, code_of(answer)) == (422, "signature_threshold")
+    draft, blobs = world.audit_draft(bundle, current=client.current(AUDIT), verdict="WAIVED", signers=auditors)
+    client.upload(blobs, role=AUDIT)
+    client.put_draft(AUDIT, draft, query="?replace=true")
+    assert client.publish(AUDIT).status_code == 200
+
+
 def test_a_withdrawal_needs_a_higher_seq_and_no_valid_attestation(world: World, client: Client) -> None:
     bundle = make_bundle()
     client.upload_bundle(bundle)

@@ -32,7 +32,7 @@ from device_client.trust.refs import BlobRef
 from device_client.trust.times import format_time
 from packager.repository import new_root, new_targets, next_delegated, to_bytes
 from packager.roles import RoleKeys, Roles
-from tests.statements import passed
+from tests.statements import passed, waived
 from tests.unit.bundle.samples import MemorySource, sample_bundle, sample_contract
 from tests.unit.inference.models import linear
 from update_server import enrolment, reports
@@ -191,7 +191,8 @@ class World:
         now, blobs, verdicts = self.clock(), {}, {}
         for variant in bundle.contract.variants:
             subject = changes.get("subject", variant.model.digest)
-            audit = passed(variant.model.digest, variant.id, policy=POLICY, audited_at=now, expires=now + timedelta(days=20))
+            statement = waived if changes.get("verdict") == "WAIVED" else passed
+            audit = statement(variant.model.digest, variant.id, policy=POLICY, audited_at=now, expires=now + timedelta(days=20))
             envelope = sign_envelope(
                 build_statement(audit), payload_type=PAYLOAD_TYPE, signers=signers or self.keys.signers[AUDIT][:1]
             )
