@@ -14,6 +14,7 @@ from device_client.trust.times import format_time
 
 _MAX_FACTS = 40
 _MAX_FACT = 200
+_MAX_VALUES = 32
 
 
 def limits(view: PageView) -> str:
@@ -90,12 +91,10 @@ def _limits(view: PageView) -> list[str]:
 
 
 def _facts(shared: Mapping[str, Any]) -> str:
-    """What a family says about itself, as far as it is plain: texts, numbers, short lists of them."""
+    """What a family says about itself, as far as it is plain: texts, numbers, short lists of them, by name."""
     found = []
-    for name, value in list(shared.items())[:_MAX_FACTS]:
-        plain = isinstance(value, str | int | float)
-        short = isinstance(value, list | tuple) and len(value) <= 32 and all(isinstance(item, str | int | float) for item in value)
-        if plain or short:
-            told = str(value) if plain else ", ".join(str(item) for item in value)
-            found.append(f"{name.replace('_', ' ')}: {told[:_MAX_FACT]}")
+    for name, value in sorted(shared.items())[:_MAX_FACTS]:
+        values = value if isinstance(value, list | tuple) else [value]
+        if 0 < len(values) <= _MAX_VALUES and all(isinstance(item, str | int | float) for item in values):
+            found.append(f"{name.replace('_', ' ')}: {', '.join(str(item) for item in values)[:_MAX_FACT]}")
     return "; ".join(found)

@@ -271,7 +271,17 @@ def test_provenance_holds_every_digest_and_what_families_say_of_themselves(view:
     text = plain(provenance(view))
     for said in (view.manifest, view.evidence, view.policy.digest, view.data.digest, view.subjects[0].digest, "torch 2.13.0"):
         assert said in text
-    assert "seeds: 1, 2, 3; isolation: child without network" in text
+    assert "finest fpr: 0.0015; isolation: child without network; seeds: 1, 2, 3" in text
+
+
+def test_the_page_is_the_same_whatever_order_the_evidence_keeps_its_names_in(view: PageView) -> None:
+    def reordered(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: reordered(value[name]) for name in sorted(value, reverse=True)}
+        return [reordered(item) for item in value] if isinstance(value, list) else value
+
+    other = tuple(replace(family, detail=reordered(family.detail), shared=reordered(family.shared)) for family in view.families)
+    assert render_page(replace(view, families=other), PICTURES) == render_page(view, PICTURES)
 
 
 def test_the_summary_for_a_terminal_has_no_character_that_acts(view: PageView) -> None:
