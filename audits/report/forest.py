@@ -62,5 +62,5 @@ def _mark(x: float, y: float, *, comparison: bool) -> str:
 
 def _told(row: ForestRow, *, signed: bool) -> str:
     form = "+.4f" if signed else ".4f"
-    ends = "" if row.interval is None else f" [{row.interval[0]:{form}}, {row.interval[1]:{form}}]"
-    return f"{row.estimate:{form}}{ends}".replace("-", "\N{MINUS SIGN}")
+    estimate, *ends = (f"{round(value, 4) + 0.0:{form}}" for value in (row.estimate, *(row.interval or ())))  # no minus zero
+    return (estimate + (f" [{', '.join(ends)}]" if ends else "")).replace("-", "\N{MINUS SIGN}")

@@ -118,3 +118,4 @@ def test_a_forest_marks_the_comparison_hollow_and_writes_every_number() -> None:
     )
     assert (drawn.count('class="hollow"'), drawn.count('class="dot"'), drawn.count('class="bound"')) == (1, 1, 1)
     assert "+0.1114 [+0.0900, +0.1300]" in drawn
+    assert "0.0000 [\N{MINUS SIGN}0.1000, +0.0000]" in forest("gap", [ForestRow("a", -0.00001, (-0.1, -0.0))])
