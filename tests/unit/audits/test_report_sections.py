@@ -242,6 +242,11 @@ def test_power_is_told_in_plain_words(planted: bool, power: float | None, said: 
     assert said in power_told(family)
 
 
+def test_one_model_alone_trades_nothing_off(view: PageView) -> None:
+    assert tradeoff(replace(view, subjects=view.subjects[:1])) == ""
+    assert tradeoff(replace(view, subjects=view.subjects[:2])).count("<figure>") == 6
+
+
 def test_worst_records_are_named_by_the_start_of_their_salted_id(view: PageView) -> None:
     html = worst_records(view, PICTURES)
     first = view.families[2].detail["original"]["attacks"][3]["worst"][0]
