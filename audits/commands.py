@@ -12,7 +12,6 @@ from audits.policy import TIERS, load_policy
 from device_client.bundle.digest import Digest
 from device_client.console import json_option, needs_extra, show, step
 from device_client.errors import UsageError
-from device_client.text import printable
 from device_client.trust.times import format_time, utc_now
 
 _PATH = click.Path(path_type=Path)
@@ -56,6 +55,7 @@ def run(
     with needs_extra("audit"):
         from audits.compressor import PackCompressor
         from audits.data import load_data
+        from audits.report.summary import audit_summary
         from audits.run import run_audit
         from audits.store import REPORT_FILE, write_audit
         from audits.targets import load_bundle, load_original
@@ -82,7 +82,7 @@ def run(
     stored = write_audit(result, out, private=include_private)
     step(f"wrote {out / AUDIT_FILE} and {out / REPORT_FILE}")
     other = [item.id for item in stored.audit.variants if require is not None and item.verdict.value != require]
-    show(_summary(stored.audit, stored.evidence, out) | met(met_all=not other), _text(stored.audit), as_json=as_json)
+    show(_summary(stored.audit, stored.evidence, out) | met(met_all=not other), audit_summary(stored.audit), as_json=as_json)
     if other:
         refuse(other[0], expected=require)
 
@@ -124,12 +124,3 @@ def _summary(result: Audit, evidence: Digest, out: Path) -> dict[str, object]:
             for subject in result.subjects
         ],
     }
-
-
-def _text(result: Audit) -> str:
-    # ids and reasons may quote names from the model
-    lines = [f"{item.verdict.value:<13} {printable(item.id):<20} {printable('; '.join(item.reasons))}" for item in result.subjects]
-    for family in result.families:
-        caught = "no planted leak was caught" if family.power is None else f"planted leaks are caught from {family.power:g} on"
-        lines.append(f"controls of {family.family}: {caught} ({family.power_unit})")
-    return "\n".join(lines)

@@ -41,14 +41,14 @@ class PrivateImages:
 
     Attributes:
         class_means, heldouts: (C, ...), mean of the drawn records, and one held-out record of each class.
-        reconstructions: subject id to (C, ...), of the attack with the largest leak.
         attacks: subject id and name of an attack to (C, ...), everything that the families made.
+        start: (...), where attacks with the file began; None where none ran.
     """
 
     class_means: Floats
     heldouts: Floats
-    reconstructions: dict[str, Floats]
     attacks: dict[tuple[str, str], Floats]
+    start: Floats | None
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,8 @@ def _images(data: AuditData, pools: Pools, families: tuple[FamilyResult, ...]) -
     ]
     held = [data.x[pool.heldouts[0]] if pool.size else np.zeros(shape) for pool in pools.classes]
     made = {key: images for family in families for key, images in family.images.items()}
-    best = {subject: images for (subject, attack), images in made.items() if attack == "strongest"}
-    return PrivateImages(np.asarray(means, dtype=np.float32), np.asarray(held, dtype=np.float32), best, made)
+    start = next((images[0] for (_, way), images in made.items() if way == "start"), None)
+    return PrivateImages(np.asarray(means, dtype=np.float32), np.asarray(held, dtype=np.float32), made, start)
 
 
 def _describe_data(data: AuditData, pools: Pools, bounds: InputRange) -> dict[str, object]:

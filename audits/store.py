@@ -14,8 +14,8 @@ from pathlib import Path
 
 from audits.evidence import AUDIT_FILE, IMAGES_FILE, Audit
 from audits.evidence_reader import MAX_AUDIT_BYTES, read_audit
-from audits.images import ReportImages, prepare, read_images
-from audits.report import render_report
+from audits.report.images import WAYS, ReportImages, keep, read_images
+from audits.report.page import render_report
 from audits.run import RunResult
 from device_client.bundle.digest import Digest
 from device_client.errors import IntegrityError, LimitError, UsageError
@@ -49,11 +49,12 @@ def write_audit(result: RunResult, out: Path, *, private: bool) -> StoredAudit:
     if out.exists():
         raise UsageError("the output folder exists", code="file_exists", where=str(out), hint="choose another --out")
     source = result.images
-    images = ReportImages(
-        prepare(source.class_means, private=private),
-        prepare(source.heldouts, private=private),
-        {name: prepare(values, private=private) for name, values in source.reconstructions.items()},
-        private,
+    images = keep(
+        class_means=source.class_means,
+        heldouts=source.heldouts,
+        reconstructions={key: values for key, values in source.attacks.items() if key[1] in WAYS},
+        start=source.start,
+        private=private,
     )
     image_bytes = images.to_bytes()
     audit = replace(result.audit, images={"digest": str(Digest.of(image_bytes)), "private": private})

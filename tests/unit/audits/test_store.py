@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from audits.images import COARSE, read_images
+from audits.report.images import COARSE, read_images
 from audits.run import RunResult
 from audits.store import DIGEST_FILE, REPORT_FILE, read_stored, write_audit, write_report
 from device_client.bundle.digest import Digest
