@@ -88,7 +88,7 @@ def test_the_child_reaches_no_network(folder: Path, isolation: str) -> None:
         (folder / "port.txt").write_text(str(server.getsockname()[1]))
         if "network: none" not in isolation:
             pytest.skip("this system allows no network namespace")
-        with pytest.raises(SealiftError, match="unreachable|refused|denied"):
+        with pytest.raises(SealiftError, match=r"unreachable|refused|denied"):
             call("connects")
 
 
