@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from audits.membership.attacks import by_class, lira_offline, lira_online, lira_shrunk, rmia
 from audits.membership.auc import area
+from audits.membership.baselines import learned_forest
 from audits.membership.draws import shadow_masks
 from audits.membership.roc import interval, operating_point
 from audits.membership.scorer import score_model
@@ -33,7 +34,8 @@ RECORDS, FEATURES, CLASSES, FLIPS, HIDDEN = 4000, 100, 40, 0.35, 96
 MODELS = 17
 EPOCHS, BATCH, RATE = 40, 100, 3e-3
 FPR = 0.001
-ART_SHADOWS = 3
+ART_SHADOWS, ART_TARGETS = 3, 8  # eight targets have 16,000 held-outs
+TRIALS = 100
 Array = NDArray[Any]
 
 
@@ -47,7 +49,7 @@ def records(seed: int = 0) -> tuple[Array, Array]:
 
 
 class StackedTrainer:
-    """Trains all models at once, their weights stacked, all of the same number of rows; on one thread about twice as fast as one by one."""
+    """Trains all models at once, weights stacked, each on the same number of rows; about twice as fast as one by one."""
 
     isolation = "not isolated: the benchmark's own trainer"
 
@@ -112,7 +114,9 @@ def fixture(*, seed: int = 0, report: Callable[[str], None] = lambda _: None) ->
     x, y = records(seed)
     inside = shadow_masks(y, count=MODELS, share=0.5, seed=seed)
     trainings = [Training(np.flatnonzero(mask), seed * 1000 + index) for index, mask in enumerate(inside)]
-    found = [score_model(check_model(data), x).log_probabilities for data in StackedTrainer().train_many(x, y, trainings, report=report)]
+    found = [
+        score_model(check_model(data), x).log_probabilities for data in StackedTrainer().train_many(x, y, trainings, report=report)
+    ]
     scores = [record_scores(item, y) for item in found]
     right = np.stack([item.correct for item in scores])
     return Fixture(
@@ -151,9 +155,104 @@ def pooled(made: Fixture, *, permute: bool = False) -> dict[str, Pooled]:
         for name, scores in attack_scores(made, target).items():
             parts.setdefault(name, []).append((scores, member, area(scores, member).value))
     return {
-        name: Pooled(np.concatenate([a for a, _, _ in found]), np.concatenate([b for _, b, _ in found]), tuple(c for *_, c in found))
+        name: Pooled(
+            np.concatenate([a for a, _, _ in found]), np.concatenate([b for _, b, _ in found]), tuple(c for *_, c in found)
+        )
         for name, found in parts.items()
     }
+
+
+def art(made: Fixture, *, targets: int) -> Pooled:
+    """ART's black-box attack with a random forest that learned from three shadows, ART's default number."""
+    scores, members, areas = [], [], []
+    for target in range(targets):
+        shadows = [(target + step) % MODELS for step in range(1, ART_SHADOWS + 1)]
+        sets = [
+            (
+                made.probabilities[k][made.inside[k]],
+                made.y[made.inside[k]],
+                made.probabilities[k][~made.inside[k]],
+                made.y[~made.inside[k]],
+            )
+            for k in shadows
+        ]
+        scores.append(learned_forest(sets, made.probabilities[target], made.y, seed=target))
+        members.append(made.inside[target])
+        areas.append(area(scores[-1], members[-1]).value)
+    return Pooled(np.concatenate(scores), np.concatenate(members), tuple(areas))
+
+
+def membership_goals(report: Callable[[str], None] = lambda _: None) -> list[Goal]:
+    """A9 and A10; the figures behind them come from ``measure``."""
+    return measure(report)[0]
+
+
+def measure(report: Callable[[str], None] = lambda _: None) -> tuple[list[Goal], list[dict[str, Any]]]:
+    """Goals and rows of one run on freshly trained models."""
+    made = fixture(report=report)
+    found, null = pooled(made), pooled(made, permute=True)
+    toolbox = art(made, targets=ART_TARGETS)
+    rows = [_row(name, item) for name, item in (*found.items(), ("ART, random forest", toolbox))]
+    rows += [_row(f"{name}, permuted", item) for name, item in null.items()]
+    covered, widest = _coverage(made)
+    lira = found["lira online"]
+    point = operating_point(lira.scores, lira.member, fpr=FPR)
+    low, _ = interval(point, confidence=0.95)
+    other = operating_point(toolbox.scores, toolbox.member, fpr=FPR)
+    goals = [
+        Goal(
+            "A9", f"share of {TRIALS} permuted memberships whose area interval (95 %) covers 0.5, LiRA", covered, ">=", 0.9, "of 1"
+        ),
+        Goal("A9-distance", "farthest of their areas from 0.5", widest, "<=", 0.04, ""),
+        Goal(
+            "A10",
+            f"LiRA, 16 shadows, true positives at 0.1 % false ones, lower 95 % bound, {point.heldouts} held-outs",
+            low,
+            ">=",
+            0.10,
+            "",
+        ),
+        Goal("A10-heldouts", "pooled held-outs", float(point.heldouts), ">=", 16000, ""),
+        Goal(
+            "A10-art",
+            f"the same for ART's attack with {ART_SHADOWS} shadows, estimate: at most LiRA's bound",
+            other.tpr,
+            "<",
+            low,
+            "",
+        ),
+    ]
+    return goals, rows
+
+
+def _coverage(made: Fixture) -> tuple[float, float]:
+    """How many fresh memberships of one target have an area whose interval covers one half, and the farthest area."""
+    scores = attack_scores(made, 0)["lira online"]
+    found = [area(scores, shadow_masks(made.y, count=1, share=0.5, seed=1000 + trial)[0]) for trial in range(TRIALS)]
+    inside = [low <= 0.5 <= high for low, high in (item.interval(confidence=0.95) for item in found)]
+    return float(np.mean(inside)), max(abs(item.value - 0.5) for item in found)
+
+
+def _row(name: str, item: Pooled) -> dict[str, Any]:
+    fine, coarse = (operating_point(item.scores, item.member, fpr=rate) for rate in (FPR, 0.01))
+    low, high = interval(fine, confidence=0.95)
+    return {
+        "attack": name,
+        "area": float(np.mean(item.areas)),
+        "tpr at 1 %": coarse.tpr,
+        "tpr at 0.1 %": fine.tpr,
+        "low": low,
+        "high": high,
+        "held-outs": fine.heldouts,
+    }
+
+
+def main() -> None:
+    """Prints and writes ``results/audits-membership.json``."""
+    goals, rows = measure(print)
+    results = Results("audits-membership", goals, rows)
+    print(results.table())
+    print(results.write())
 
 
 def _onnx(weights: list[Array]) -> bytes:
@@ -172,3 +271,7 @@ def _onnx(weights: list[Array]) -> bytes:
         [numpy_helper.from_array(w.reshape(-1) if n.startswith("b") else w, n) for w, n in zip(weights, names, strict=True)],
     )
     return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+if __name__ == "__main__":
+    main()

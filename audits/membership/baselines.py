@@ -49,21 +49,36 @@ def art_baselines(
         known[rows[: len(rows) // 2]] = True
     members, others = judged.rows[known & judged.member], judged.rows[known & ~judged.member]
     asked, truth = judged.rows[~known], judged.member[~known]
-    learned = _forest(
+    learned = learned_forest(
         [(probabilities[members], y[members], probabilities[others], y[others])], probabilities[asked], y[asked], seed=seed
     )
     entries = [_entry("art.black_box_rf", learned, truth, fpr=fpr, confidence=confidence)]
     if shadow_probabilities and inside is not None:
         sets = [(p[m], y[m], p[~m], y[~m]) for p, m in zip(shadow_probabilities, inside, strict=True)]
         entries.append(
-            _entry("art.shadow_rf", _forest(sets, probabilities[asked], y[asked], seed=seed), truth, fpr=fpr, confidence=confidence)
+            _entry(
+                "art.shadow_rf",
+                learned_forest(sets, probabilities[asked], y[asked], seed=seed),
+                truth,
+                fpr=fpr,
+                confidence=confidence,
+            )
         )
     entries.append(_rule(probabilities[asked], y[asked], truth))
     return entries
 
 
-def _forest(sets: list[tuple[Doubles, Integers, Doubles, Integers]], asked: Doubles, labels: Integers, *, seed: int) -> Doubles:
-    """Probability of membership by ART's attack with a forest of fixed seed."""
+def learned_forest(
+    sets: list[tuple[Doubles, Integers, Doubles, Integers]], asked: Doubles, labels: Integers, *, seed: int
+) -> Doubles:
+    """Probability of membership by ART's attack with a forest of fixed seed, (E,).
+
+    Args:
+        sets: what it learns from: outputs and labels of members, then of others.
+        asked: outputs for the records in question, (E, C).
+        labels: of those, (E,).
+        seed: of the forest.
+    """
     from art.attacks.inference.membership_inference import MembershipInferenceBlackBox
 
     attack = MembershipInferenceBlackBox(_classifier(asked), attack_model_type="rf")

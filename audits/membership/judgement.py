@@ -50,23 +50,35 @@ class Outcome:
 
 def judge(test: str, attacks: Mapping[str, Doubles], member: Bools, bound: Bound) -> Outcome | None:
     """One test, or None where its attacks did not run."""
+    strongest = _strongest(test, attacks, member, bound)
+    if strongest is None:
+        return None
+    attack, point, count = strongest
+    # equal sizes: the interval grows with the hits, so the strongest attack has the highest upper end, too
+    confidence = 1.0 - (1.0 - bound.confidence) / count
+    return Outcome(attack, point, _chance(point, count, bound), interval(point, confidence=confidence))
+
+
+def smallest_p(attacks: Mapping[str, Doubles], member: Bools, bound: Bound) -> tuple[float, str]:
+    """The smallest p-value over all tests of one model, and its test."""
+    found = {test: _strongest(test, attacks, member, bound) for test in DECIDING}
+    ran = {test: _chance(item[1], item[2], bound) for test, item in found.items() if item is not None}
+    best = min(ran, key=lambda test: ran[test])
+    return ran[best], best
+
+
+def _strongest(test: str, attacks: Mapping[str, Doubles], member: Bools, bound: Bound) -> tuple[str, Point, int] | None:
+    """The attack of a test that tells most members apart, its counts, and how many attacks it was chosen from."""
     names = [name for name in DECIDING[test] if name in attacks]
     if not names:
         return None
     points = {name: operating_point(attacks[name], member, fpr=bound.fpr) for name in names}
     best = max(names, key=lambda name: points[name].hits)
-    confidence = 1.0 - (1.0 - bound.confidence) / len(names)
-    # equal sizes: the interval grows with the hits, so the strongest attack has the highest upper end, too
-    chance = p_value(points[best], tolerated=bound.tolerated)
-    return Outcome(best, points[best], min(1.0, len(names) * chance), interval(points[best], confidence=confidence))
+    return best, points[best], len(names)
 
 
-def smallest_p(attacks: Mapping[str, Doubles], member: Bools, bound: Bound) -> tuple[float, str]:
-    """The smallest p-value over all tests of one model, and its test."""
-    found = {test: judge(test, attacks, member, bound) for test in DECIDING}
-    ran = {test: outcome.p_value for test, outcome in found.items() if outcome is not None}
-    best = min(ran, key=lambda test: ran[test])
-    return ran[best], best
+def _chance(point: Point, count: int, bound: Bound) -> float:
+    return min(1.0, count * p_value(point, tolerated=bound.tolerated))
 
 
 def is_alarm(p: float, bound: Bound, *, among: int = 1) -> bool:

@@ -81,13 +81,13 @@ def p_value(point: Point, *, tolerated: float) -> float:
     Under it a concave curve is at most ``tolerated * max(1, U / f)`` at rate U; averaged over U, each cell of its distribution
     taken at its upper end, so that the result is never too small.
     """
-    return float(_at_least(np.array([point.hits]), np.array([tolerated]), point)[0])
+    return float(_at_least(np.array([point.hits]), np.array([tolerated]), point, _rate_cells(point))[0])
 
 
 def p_values(hits: npt.NDArray[np.int64], point: Point, *, tolerated: float) -> Doubles:
     """The same for many counts with the sizes of ``point``."""
     distinct, where = np.unique(hits, return_inverse=True)
-    return _at_least(distinct, np.full(len(distinct), tolerated), point)[where]
+    return _at_least(distinct, np.full(len(distinct), tolerated), point, _rate_cells(point))[where]
 
 
 def interval(point: Point, *, confidence: float) -> tuple[float, float]:
@@ -99,8 +99,9 @@ def interval(point: Point, *, confidence: float) -> tuple[float, float]:
 def curve_interval(hits: npt.NDArray[np.int64], point: Point, *, confidence: float) -> tuple[Doubles, Doubles]:
     """Lower and upper ends for many counts with the sizes and the rate of ``point``, by bisection of the two tests."""
     tail = (1.0 - confidence) / 2.0
-    lower = _bisect(lambda share: _at_least(hits, share, point) > tail, len(hits))
-    upper = _bisect(lambda share: _at_most(hits, share, point) <= tail, len(hits))
+    cells = _rate_cells(point)
+    lower = _bisect(lambda share: _at_least(hits, share, point, cells) > tail, len(hits))
+    upper = _bisect(lambda share: _at_most(hits, share, point, cells) <= tail, len(hits))
     return np.where(hits == 0, 0.0, lower), np.where(hits == point.members, 1.0, upper)
 
 
@@ -124,11 +125,11 @@ def roc_curve(scores: Doubles, member: Bools, *, points: int, confidence: float)
     return {name: [round(float(value), 6) for value in values] for name, values in columns.items()}
 
 
-def _at_least(hits: npt.NDArray[np.int64], share: Doubles, point: Point) -> Doubles:
+def _at_least(hits: npt.NDArray[np.int64], share: Doubles, point: Point, cells: tuple[Doubles, Doubles]) -> Doubles:
     """P(at least ``hits`` members above) when the curve passes through (f, share), the largest that it can be."""
     from scipy import special
 
-    edges, weights = _rate_cells(point)
+    edges, weights = cells
     rates = np.minimum(1.0, share[:, None] * np.maximum(1.0, edges[None, 1:] / point.fpr))
     # regularised incomplete beta: P(Bin(n, p) >= k)
     tails = np.where(
@@ -138,11 +139,11 @@ def _at_least(hits: npt.NDArray[np.int64], share: Doubles, point: Point) -> Doub
     return total
 
 
-def _at_most(hits: npt.NDArray[np.int64], share: Doubles, point: Point) -> Doubles:
+def _at_most(hits: npt.NDArray[np.int64], share: Doubles, point: Point, cells: tuple[Doubles, Doubles]) -> Doubles:
     """P(at most ``hits`` members above) when the curve passes through (f, share), the largest that it can be."""
     from scipy import special
 
-    edges, weights = _rate_cells(point)
+    edges, weights = cells
     rates = share[:, None] * np.minimum(1.0, edges[None, :-1] / point.fpr)
     above = special.betainc((hits + 1)[:, None], np.maximum(point.members - hits, 1)[:, None], rates)
     tails = np.where((hits >= point.members)[:, None], 1.0, 1.0 - above)

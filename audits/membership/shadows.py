@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from audits.compressor import Compressor
+from audits.compressor import Compressor, compress_all
 from audits.data import AuditData, Integers
 from audits.membership.draws import Bools, shadow_masks
 from audits.membership.scorer import score_model
@@ -147,9 +147,10 @@ def make_shadows(
             kept.append(np.exp(found))
         if plans:
             about_wrong.append(record_scores(found, wrong).confidence)
-        if compressor is not None and settings.matched_shadows and variants:
-            report(f"compressing shadow {index + 1} of {count}")
-            _compressed(compressor.compress(model, x=data.x, y=data.y), variants, data, scored)
+    if compressor is not None and settings.matched_shadows and variants:
+        report(f"compressing {count} shadow models")
+        for packed in compress_all(compressor, made[:count], x=data.x, y=data.y):
+            _compressed(packed, variants, data, scored)
     twins = tuple(plan.judge(model, data, wrong) for plan, model in zip(plans, made[count:], strict=True))
     confidence, log_probability = scored.stacked(count)
     return Shadows(
