@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from audits.membership.auc import area
-from audits.membership.draws import Judged
 from audits.membership.roc import Bools, finest_fpr, interval, operating_point, supports
 from audits.membership.scores import Doubles, Integers
 
@@ -22,7 +21,7 @@ _HALF = 48
 def art_baselines(
     probabilities: Doubles,
     y: Integers,
-    judged: Judged,
+    member: Bools,
     *,
     shadow_probabilities: tuple[Doubles, ...] = (),
     inside: Bools | None = None,
@@ -33,22 +32,22 @@ def art_baselines(
     """Figures of ART's attacks, JSON values: area, true positives at ``fpr`` where enough held-outs are left.
 
     Args:
-        probabilities: of the audited model on all records, (N, C).
-        y: labels of all records.
-        judged: who is judged.
-        shadow_probabilities: of up to three shadows on all records, (N, C) each.
-        inside: which records trained those, (K, N).
+        probabilities: of the audited model on the judged records, (E, C).
+        y: their labels, (E,).
+        member: who is a member, (E,).
+        shadow_probabilities: of up to three shadows on them, (E, C) each.
+        inside: which records trained those, (K, E).
         fpr: as in the policy.
         confidence: of intervals.
         seed: of the forests and of the half that is known.
     """
-    known = np.zeros(len(judged.rows), dtype=np.bool_)
+    known = np.zeros(len(member), dtype=np.bool_)
     rng = np.random.default_rng([seed, _HALF])
     for side in (True, False):
-        rows = rng.permutation(np.flatnonzero(judged.member == side))
+        rows = rng.permutation(np.flatnonzero(member == side))
         known[rows[: len(rows) // 2]] = True
-    members, others = judged.rows[known & judged.member], judged.rows[known & ~judged.member]
-    asked, truth = judged.rows[~known], judged.member[~known]
+    members, others = np.flatnonzero(known & member), np.flatnonzero(known & ~member)
+    asked, truth = np.flatnonzero(~known), member[~known]
     learned = learned_forest(
         [(probabilities[members], y[members], probabilities[others], y[others])], probabilities[asked], y[asked], seed=seed
     )

@@ -19,12 +19,13 @@ import numpy as np
 from audits.finding import Control
 from audits.membership.auc import area
 from audits.membership.draws import Judged, permute_within_classes
-from audits.membership.judgement import Bound, is_alarm, permuted_p, smallest_p
+from audits.membership.judgement import Bound, chances, is_alarm, permuted_p
 from audits.membership.roc import Bools, supports
 from audits.membership.scores import Doubles, Integers, RecordScores
 from audits.membership.settings import MembershipSettings
-from audits.membership.shadows import Shadows, Twin
+from audits.membership.shadows import Shadows
 from audits.membership.suite import DECIDING, attack_scores, lifted
+from audits.membership.twins import Twin
 from audits.statistics import binomial_limit, clopper_pearson
 
 _LIFT = 6.0  # standard deviations of the confidence over all judged records
@@ -34,7 +35,7 @@ POWER_UNIT = "share of members whose scores stand above the held-outs'"
 
 @dataclass(frozen=True)
 class Ground:
-    """What all controls stand on."""
+    """What all controls stand on; ``y`` are the labels of the judged records."""
 
     judged: Judged
     y: Integers
@@ -42,26 +43,20 @@ class Ground:
     settings: MembershipSettings
     seed: int
 
-    @property
-    def labels(self) -> Integers:
-        """Of the judged records."""
-        return self.y[self.judged.rows]
-
 
 def planted(ground: Ground, scores: RecordScores, shadows: Shadows | None) -> tuple[tuple[Control, ...], float | None]:
     """Planted shares of growing size in one model's scores, and the smallest that was caught together with all larger ones."""
     rng = np.random.default_rng([ground.seed, _PLANT])
-    member = permute_within_classes(ground.judged.member, ground.labels, rng=rng)
+    member = permute_within_classes(ground.judged.member, ground.y, rng=rng)
     order = rng.permutation(np.flatnonzero(member))
-    reach = _LIFT * float(scores.confidence[ground.judged.rows].std())
+    reach = _LIFT * float(scores.confidence.std())
     controls: list[Control] = []
     for share in ground.settings.planted_shares:
-        chosen = ground.judged.rows[order[: round(share * len(order))]]
+        chosen = order[: round(share * len(order))]
         raised = lifted(scores, chosen, by=reach)
-        attacks = attack_scores(raised, shadows, subject="original", y=ground.y, rows=ground.judged.rows, others={})
-        p, test = smallest_p(attacks, member, ground.bound)
-        caught = is_alarm(p, ground.bound)
-        told = f"a planted leak of {share:.0%} of the members was {'caught' if caught else 'not caught'} ({test}, p = {p:.2g})"
+        attacks = attack_scores(raised, shadows, subject="original", y=ground.y, others={})
+        caught, told = _told(chances(attacks, member, ground.bound), ground.bound)
+        told = f"a planted leak of {share:.0%} of the members was {told}"
         controls.append(Control(f"planted:{share:g}", True, caught, share >= ground.settings.planted_required, share, told))
     power = None
     for control in reversed(controls):
@@ -86,19 +81,25 @@ def _canary(ground: Ground, shadows: Shadows, twin: Twin, *, required: bool) -> 
     rows = np.flatnonzero(twin.inside | twin.outside)
     raised = twin.confidence - shadows.wrong.mean(axis=0)
     attacks = {"confidence": twin.confidence[rows], "lira_online": raised[rows]}
-    p, test = smallest_p(attacks, twin.inside[rows], ground.bound)
-    caught = is_alarm(p, ground.bound)
+    caught, seen = _told(chances(attacks, twin.inside[rows], ground.bound), ground.bound)
     learnt = twin.fitted >= 0.5
     told = f"{int(twin.inside.sum())} mislabelled records, {twin.copies} times each in a twin's training, were "
-    told += f"{'caught' if caught else 'not caught'} ({test}, p = {p:.2g}); the twin learnt {twin.fitted:.0%} of them"
+    told += f"{seen}; the twin learnt {twin.fitted:.0%} of them"
     return Control(name, True, caught or not learnt, required and learnt, float(twin.copies), told)
+
+
+def _told(found: Mapping[str, float], bound: Bound) -> tuple[bool, str]:
+    """Whether any test would have failed the model, and which."""
+    loud = [test for test, p in found.items() if is_alarm(p, bound)]
+    words = f"caught by {', '.join(loud)}" if loud else "not caught"
+    return bool(loud), f"{words} (smallest p = {min(found.values()):.2g})"
 
 
 def permuted(ground: Ground, by_subject: Mapping[str, Mapping[str, Doubles]]) -> tuple[Control, ...]:
     """Fresh memberships: alarms over all models, and how often the area's interval misses one half."""
     rng = np.random.default_rng([ground.seed, _PERMUTE])
     trials = ground.settings.relabellings
-    memberships = np.stack([permute_within_classes(ground.judged.member, ground.labels, rng=rng) for _ in range(trials)])
+    memberships = np.stack([permute_within_classes(ground.judged.member, ground.y, rng=rng) for _ in range(trials)])
     smallest = np.min([permuted_p(attacks, memberships, ground.bound) for attacks in by_subject.values()], axis=0)
     alarms = int(sum(is_alarm(float(p), ground.bound) for p in smallest))
     limit = binomial_limit(trials, rate=ground.bound.alpha)
@@ -130,9 +131,9 @@ def untrained(ground: Ground, twins: Sequence[tuple[str, str, RecordScores]], sh
     """Twins that know nothing: (control's name, model's id, scores). Together, not each, they may raise a false alarm."""
     controls = []
     for name, subject, scores in twins:
-        attacks = attack_scores(scores, shadows, subject=subject, y=ground.y, rows=ground.judged.rows, others={})
-        p, test = smallest_p(attacks, ground.judged.member, ground.bound)
+        attacks = attack_scores(scores, shadows, subject=subject, y=ground.y, others={})
+        p = min(chances(attacks, ground.judged.member, ground.bound).values())
         quiet = not is_alarm(p, ground.bound, among=len(twins))
-        told = f"{name} {'stayed quiet' if quiet else 'raised an alarm'} ({test}, p = {p:.2g})"
+        told = f"{name} {'stayed quiet' if quiet else 'raised an alarm'} (p = {p:.2g})"
         controls.append(Control(name, False, quiet, True, None, told))
     return tuple(controls)

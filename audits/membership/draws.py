@@ -44,12 +44,13 @@ class Judged:
         return len(self.member) - self.members
 
 
-def draw_judged(data: AuditData, *, minimum: int, seed: int) -> Judged:
+def draw_judged(data: AuditData, *, minimum: int, maximum: int, seed: int) -> Judged:
     """The largest draw with the same ratio of members to held-outs in every class, to within one record.
 
     Args:
         data: records with membership.
         minimum: members and held-outs that a class needs.
+        maximum: records in all, to bound the cost.
         seed: of the policy.
     """
     rng = np.random.default_rng([seed, _DRAW])
@@ -60,12 +61,13 @@ def draw_judged(data: AuditData, *, minimum: int, seed: int) -> Judged:
     thin = tuple((label, inside, outside) for label, (inside, outside) in counts.items() if min(inside, outside) < minimum)
     kept = {label: pair for label, pair in counts.items() if min(pair) >= minimum}
     total = (sum(a for a, _ in kept.values()), sum(b for _, b in kept.values()))
+    part = min(1.0, maximum / max(1, sum(total)))
     rows: list[npt.NDArray[np.int64]] = []
     for label, (inside, outside) in kept.items():
         wanted = (min(inside, round(outside * total[0] / total[1])), min(outside, round(inside * total[1] / total[0])))
         for side, count in zip((True, False), wanted, strict=True):
             of_side = np.flatnonzero((data.y == label) & (data.member == side))
-            rows.append(rng.permutation(of_side)[: max(1, count)])
+            rows.append(rng.permutation(of_side)[: max(1, round(part * count))])
     picked = np.sort(np.concatenate(rows)) if rows else np.zeros(0, dtype=np.int64)
     return Judged(picked, data.member[picked], thin)
 
@@ -90,6 +92,12 @@ def permute_within_classes(member: Bools, y: Integers, *, rng: np.random.Generat
     return result
 
 
+def count_repeats(data: AuditData) -> int:
+    """Records that another row repeats bit for bit, on the same side: their shadows' two sides are not what they seem."""
+    rows = [row.tobytes() for row in data.x.reshape(len(data.x), -1)]
+    return len(rows) - len(set(rows))
+
+
 def record_names(data: AuditData, rows: Integers, *, seed: int) -> list[str]:
     """Names of records that only somebody with all the data can tie to records.
 
@@ -101,3 +109,8 @@ def record_names(data: AuditData, rows: Integers, *, seed: int) -> list[str]:
         state.update(array.tobytes())
     salt = state.digest()
     return [hashlib.sha256(salt + data.x[row].tobytes() + data.y[row].tobytes()).hexdigest()[:24] for row in rows]
+
+
+def training_seed(seed: int, index: int) -> int:
+    """Seeds of trainings: distinct within a run, and within what every generator takes."""
+    return (seed * 7919 + index) % 2**31

@@ -59,12 +59,10 @@ def judge(test: str, attacks: Mapping[str, Doubles], member: Bools, bound: Bound
     return Outcome(attack, point, _chance(point, count, bound), interval(point, confidence=confidence))
 
 
-def smallest_p(attacks: Mapping[str, Doubles], member: Bools, bound: Bound) -> tuple[float, str]:
-    """The smallest p-value over all tests of one model, and its test."""
+def chances(attacks: Mapping[str, Doubles], member: Bools, bound: Bound) -> dict[str, float]:
+    """P-values of all tests of one model that ran, without intervals."""
     found = {test: _strongest(test, attacks, member, bound) for test in DECIDING}
-    ran = {test: _chance(item[1], item[2], bound) for test, item in found.items() if item is not None}
-    best = min(ran, key=lambda test: ran[test])
-    return ran[best], best
+    return {test: _chance(item[1], item[2], bound) for test, item in found.items() if item is not None}
 
 
 def _strongest(test: str, attacks: Mapping[str, Doubles], member: Bools, bound: Bound) -> tuple[str, Point, int] | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from audits.membership.baselines import art_baselines
 from audits.membership.detail import describe_attacks
-from audits.membership.draws import record_names
+from audits.membership.draws import count_repeats, record_names
 from audits.membership.roc import finest_fpr
 from audits.membership.scorer import Scored
 from audits.membership.scores import Doubles
@@ -45,7 +45,7 @@ def _by_repeat(state: State, name: str) -> list[dict[str, Doubles]]:
     if state.shadows is None or state.settings.repeats < 2 or scores is None:
         return []
     return [
-        attack_scores(scores, state.shadows.only(index), subject=name, y=state.bench.data.y, rows=state.judged.rows, others={})
+        attack_scores(scores, state.shadows.only(index), subject=name, y=state.bench.data.y[state.judged.rows], others={})
         for index in range(state.settings.repeats)
     ]
 
@@ -55,8 +55,8 @@ def _baselines(state: State, scored: Scored) -> list[dict[str, Any]]:
     shadows = state.shadows
     return art_baselines(
         np.exp(scored.log_probabilities),
-        state.bench.data.y,
-        state.judged,
+        state.bench.data.y[state.judged.rows],
+        state.judged.member,
         shadow_probabilities=() if shadows is None else shadows.first_probabilities,
         inside=None if shadows is None else shadows.inside[: len(shadows.first_probabilities)],
         fpr=state.bound.fpr,
@@ -70,7 +70,7 @@ def describe_run(state: State) -> dict[str, Any]:
     shadows, settings = state.shadows, state.settings
     counts = {"records": len(state.bench.data.y), "members": state.judged.members, "heldouts": state.judged.heldouts}
     return {
-        "counts": counts,
+        "counts": counts | {"repeats": count_repeats(state.bench.data)},
         "thin": [list(item) for item in state.judged.thin],
         "fpr": state.bound.fpr,
         "fpr_asked": settings.fpr,

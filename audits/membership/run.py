@@ -51,17 +51,19 @@ def run_membership(bench: Bench, settings: MembershipSettings) -> FamilyResult:
         SealiftError: training or compression of a shadow failed; a model that cannot be scored does not raise, its findings say so.
     """
     seed, decision = bench.policy.seed, bench.policy.decision
-    judged = draw_judged(bench.data, minimum=settings.min_records_per_class, seed=seed)
+    judged = draw_judged(bench.data, minimum=settings.min_records_per_class, maximum=settings.max_records, seed=seed)
     unjudged = _why_unjudged(judged, settings)
-    read = {subject.id: _read(subject, bench) for subject in bench.subjects}
+    enough = min(judged.members, judged.heldouts) >= 2 * MIN_FALSE_POSITIVES
+    read = {subject.id: _read(subject, bench, judged) if enough else Read(None, None) for subject in bench.subjects}
     readable = [subject.id for subject in bench.subjects if read[subject.id].scores is not None]
-    if not readable or min(judged.members, judged.heldouts) < 2 * MIN_FALSE_POSITIVES:
+    if not readable:
         return _nothing(bench, settings, judged, read, unjudged)
     shadows = None
     if bench.trainer is not None and settings.shadows:
         variants = tuple(variant.id for variant in bench.variants)
         shadows = make_shadows(
             bench.data,
+            judged,
             settings,
             trainer=bench.trainer,
             compressor=bench.compressor,
@@ -97,11 +99,11 @@ def _why_unjudged(judged: Judged, settings: MembershipSettings) -> str | None:
     return f"{judged.heldouts} held-outs are too few for a false positive rate of {settings.fpr:g}: {needed} are needed"
 
 
-def _read(subject: Subject, bench: Bench) -> Read:
+def _read(subject: Subject, bench: Bench, judged: Judged) -> Read:
     """A model that cannot be scored is blind to this family and hides no verdict on others."""
     bench.report(f"scoring {subject.id}")
     try:
-        return _scored(subject.model, bench, features=subject.features)
+        return _scored(subject.model, bench, judged, features=subject.features)
     except (BridgeError, FormatError) as e:
         return Read(None, None, f"{e.what} ({e.where})" if e.where else e.what)
     except UsageError as e:
@@ -110,12 +112,12 @@ def _read(subject: Subject, bench: Bench) -> Read:
         return Read(None, None, f"the records do not fit the model: {e}")
 
 
-def _scored(model: CheckedModel, bench: Bench, *, features: tuple[str, ...]) -> Read:
-    scored = score_model(model, bench.data.x, features=features)
+def _scored(model: CheckedModel, bench: Bench, judged: Judged, *, features: tuple[str, ...]) -> Read:
+    scored = score_model(model, bench.data.x[judged.rows], features=features)
     classes = scored.log_probabilities.shape[1]
     if bench.data.classes > classes:
         return Read(None, None, f"labels go up to {bench.data.classes - 1} and the model has {classes} classes")
-    return Read(scored, record_scores(scored.log_probabilities, bench.data.y))
+    return Read(scored, record_scores(scored.log_probabilities, bench.data.y[judged.rows]))
 
 
 def _attack(
@@ -128,13 +130,13 @@ def _attack(
     mine = scores[name]
     if mine is None:
         raise ValueError("only readable models are attacked")
-    return attack_scores(mine, shadows, subject=name, y=bench.data.y, rows=judged.rows, others=others)
+    return attack_scores(mine, shadows, subject=name, y=bench.data.y[judged.rows], others=others)
 
 
 def _controls(state: State) -> tuple[tuple[Control, ...], float | None]:
     """All controls. Where no test is judged they are shown and none is required."""
     state.bench.report("membership controls")
-    ground = Ground(state.judged, state.bench.data.y, state.bound, state.settings, state.bench.policy.seed)
+    ground = Ground(state.judged, state.bench.data.y[state.judged.rows], state.bound, state.settings, state.bench.policy.seed)
     first = next(iter(state.attacks))
     scores = state.read[first].scores
     if scores is None:
@@ -156,7 +158,9 @@ def _untrained_twins(state: State) -> list[tuple[str, str, RecordScores]]:
         for index in range(state.settings.untrained_twins if subject.id in state.attacks else 0):
             data = untrained_twin(subject.model.data, seed=state.bench.policy.seed + index)
             name = f"untrained:{subject.id}:{index}"
-            read = _scored(check_model(data, features=subject.features, where=name), state.bench, features=subject.features)
+            read = _scored(
+                check_model(data, features=subject.features, where=name), state.bench, state.judged, features=subject.features
+            )
             if read.scores is not None:
                 twins.append((name, subject.id, read.scores))
     return twins

@@ -23,6 +23,7 @@ class MembershipSettings:
         repeats: independent sets of shadows; the verdict uses all together, the page shows each alone.
         matched_shadows: compress every shadow as the variants were, where a recipe is given; else float shadows serve all.
         min_records_per_class: members and held-outs each.
+        max_records: judged at most, members and held-outs together; all records train the shadows.
         trainer_gap: by how much accuracy of shadows and audited model may differ, on records inside and outside the training.
         planted_shares: shares of the members whose scores a planted leak lifts, growing.
         planted_required: from this share on a planted leak must be caught.
@@ -41,6 +42,7 @@ class MembershipSettings:
     repeats: int = 1
     matched_shadows: bool = True
     min_records_per_class: int = 2
+    max_records: int = 20_000
     trainer_gap: float = 0.1
     planted_shares: tuple[float, ...] = (0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5)
     planted_required: float = 0.3
@@ -52,9 +54,9 @@ class MembershipSettings:
     art_baseline: bool = True
 
 
-QUICK = MembershipSettings(shadows=4, matched_shadows=False, canary_copies=(8,), relabellings=50)
+QUICK = MembershipSettings(max_records=4000, shadows=4, matched_shadows=False, canary_copies=(8,), relabellings=50)
 STANDARD = MembershipSettings()
-DEEP = MembershipSettings(shadows=64, repeats=3, canary_copies=(1, 2, 4, 8, 16), relabellings=200)
+DEEP = MembershipSettings(max_records=100_000, shadows=64, repeats=3, canary_copies=(1, 2, 4, 8, 16), relabellings=200)
 TIERS: Mapping[str, MembershipSettings] = {"quick": QUICK, "standard": STANDARD, "deep": DEEP}
 
 
@@ -128,6 +130,7 @@ _READERS: Mapping[str, Any] = {
     "repeats": _integer(1, 16),
     "matched_shadows": _flag,
     "min_records_per_class": _integer(1, 10_000),
+    "max_records": _integer(20, 1_000_000),
     "trainer_gap": _number(0.0, 1.0),
     "planted_shares": _growing(_number(1e-3, 1.0), least=1),
     "planted_required": _number(1e-3, 1.0),

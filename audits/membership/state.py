@@ -42,5 +42,5 @@ class State:
         scores = self.read[name].scores
         if scores is None or not len(self.judged.rows):
             return None
-        right = scores.correct[self.judged.rows]
+        right = scores.correct
         return float(right[self.judged.member].mean()), float(right[~self.judged.member].mean())

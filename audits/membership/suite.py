@@ -22,35 +22,34 @@ BESIDE = ("label_rank", "lira_offline")
 
 
 def attack_scores(
-    scores: RecordScores, shadows: Shadows | None, *, subject: str, y: Integers, rows: Integers, others: Mapping[str, RecordScores]
+    scores: RecordScores, shadows: Shadows | None, *, subject: str, y: Integers, others: Mapping[str, RecordScores]
 ) -> dict[str, Doubles]:
     """Scores of the judged records by every attack that can run, (E,) each.
 
     Args:
-        scores: of the model on all records.
+        scores: of the model on the judged records.
         shadows: None leaves what needs none.
         subject: the model's id, for shadows compressed like it.
-        y: labels of all records.
-        rows: of the judged records.
+        y: their labels, (E,).
         others: further versions of the model that an attacker holds, by id.
     """
     found = {
-        "confidence": scores.confidence[rows],
-        "class_confidence": by_class(scores.confidence[rows], y[rows]),
-        "label_rank": -scores.rank[rows],
+        "confidence": scores.confidence,
+        "class_confidence": by_class(scores.confidence, y),
+        "label_rank": -scores.rank,
     }
     if shadows is None:
         return found
     kind = shadows.kind(subject)
     about = shadows.confidence[kind]
-    found["rmia"] = rmia(scores.log_probability, shadows.log_probability[kind], shadows.inside)[rows]
-    found["lira_online"] = lira_online(scores.confidence, about, shadows.inside)[rows]
-    found["lira_shrunk"] = lira_shrunk(scores.confidence, about, shadows.inside)[rows]
-    found["lira_offline"] = lira_offline(scores.confidence, about, shadows.inside)[rows]
+    found["rmia"] = rmia(scores.log_probability, shadows.log_probability[kind], shadows.inside)
+    found["lira_online"] = lira_online(scores.confidence, about, shadows.inside)
+    found["lira_shrunk"] = lira_shrunk(scores.confidence, about, shadows.inside)
+    found["lira_offline"] = lira_offline(scores.confidence, about, shadows.inside)
     if others:
         ratios = [found["lira_online"]]
         for name, other in others.items():
-            ratios.append(lira_online(other.confidence, shadows.confidence[shadows.kind(name)], shadows.inside)[rows])
+            ratios.append(lira_online(other.confidence, shadows.confidence[shadows.kind(name)], shadows.inside))
         found["joint"] = joint(ratios)
     return found
 

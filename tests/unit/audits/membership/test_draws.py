@@ -17,7 +17,7 @@ DATA = check_data({"x": X, "y": Y, "member": MEMBER}, where="test")
 
 
 def test_every_class_has_the_same_ratio_of_members_to_heldouts() -> None:
-    judged = draw_judged(DATA, minimum=2, seed=0)
+    judged = draw_judged(DATA, minimum=2, maximum=10**6, seed=0)
     ratios = [judged.member[DATA.y[judged.rows] == label].mean() for label in range(5)]
     assert max(ratios) - min(ratios) < 0.02
     assert (judged.member == DATA.member[judged.rows]).all()
@@ -26,7 +26,7 @@ def test_every_class_has_the_same_ratio_of_members_to_heldouts() -> None:
 
 def test_a_class_with_one_side_missing_is_named_and_not_judged() -> None:
     member = MEMBER | (Y == 2)
-    judged = draw_judged(check_data({"x": X, "y": Y, "member": member}, where="test"), minimum=2, seed=0)
+    judged = draw_judged(check_data({"x": X, "y": Y, "member": member}, where="test"), minimum=2, maximum=10**6, seed=0)
     assert judged.thin == ((2, int((Y == 2).sum()), 0),)
     assert not (Y[judged.rows] == 2).any()
 

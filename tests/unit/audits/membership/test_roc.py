@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from audits.membership.judgement import Bound, permuted_p, smallest_p
+from audits.membership.judgement import Bound, chances, permuted_p
 from audits.membership.roc import (
     allowed_false_positives,
     finest_fpr,
@@ -90,7 +90,7 @@ def test_many_memberships_are_judged_as_each_alone() -> None:
     scores[memberships[0]] += 2
     bound = Bound(FPR, TOLERATED, 0.01, 0.95)
     together = permuted_p({"rmia": scores}, memberships, bound)
-    alone = [smallest_p({"rmia": scores}, member, bound)[0] for member in memberships]
+    alone = [chances({"rmia": scores}, member, bound)["rmia"] for member in memberships]
     np.testing.assert_allclose(together, alone)
     assert together[0] < 1e-4 < together[1:].min()
 
