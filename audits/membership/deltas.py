@@ -6,12 +6,13 @@ what they have in common cancels. The threshold is chosen anew in every resample
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from audits.membership.auc import Area, difference
+from audits.membership.auc import Area, area, difference
 from audits.membership.roc import Bools, allowed_false_positives, operating_point
 from audits.membership.scores import Doubles
 from audits.statistics import percentile_interval
@@ -37,28 +38,31 @@ def tpr_samples(scores: Doubles, member: Bools, *, fpr: float, resamples: int, s
     return samples
 
 
-def compare(
-    attack: str,
-    mine: tuple[Doubles, Area],
-    original: tuple[Doubles, Area],
-    member: Bools,
-    *,
-    fpr: float,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Measured:
+    """One attack on one model: its rate, its resampled rates, its area."""
+
+    tpr: float
+    samples: Doubles
+    area: Area
+
+
+def measure(scores: Doubles, member: Bools, *, fpr: float, resamples: int, seed: int) -> Measured:
+    """What two models are compared by."""
+    point = operating_point(scores, member, fpr=fpr)
+    return Measured(point.tpr, tpr_samples(scores, member, fpr=fpr, resamples=resamples, seed=seed), area(scores, member))
+
+
+def compare(attack: str, mine: Measured, original: Measured, *, fpr: float, confidence: float) -> dict[str, Any]:
     """Differences of one attack, JSON values: area (DeLong, paired) and true positive rate (paired bootstrap)."""
-    points = [operating_point(scores, member, fpr=fpr).tpr for scores, _ in (mine, original)]
-    samples = [tpr_samples(scores, member, fpr=fpr, resamples=resamples, seed=seed) for scores, _ in (mine, original)]
-    area, area_interval = difference(mine[1], original[1], confidence=confidence)
+    estimate, interval = difference(mine.area, original.area, confidence=confidence)
     return {
         "attack": attack,
-        "auc": area,
-        "auc_interval": list(area_interval),
+        "auc": estimate,
+        "auc_interval": list(interval),
         "fpr": fpr,
-        "tpr": points[0] - points[1],
-        "tpr_interval": list(percentile_interval(samples[0] - samples[1], confidence=confidence)),
+        "tpr": mine.tpr - original.tpr,
+        "tpr_interval": list(percentile_interval(mine.samples - original.samples, confidence=confidence)),
     }
 
 

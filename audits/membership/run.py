@@ -21,9 +21,8 @@ from audits.bridge.graph import BridgeError
 from audits.controls import untrained_twin
 from audits.family import Bench
 from audits.finding import Control, FamilyResult
-from audits.membership.auc import area
 from audits.membership.controls import POWER_UNIT, Ground, canaries, permuted, planted, untrained
-from audits.membership.deltas import compare
+from audits.membership.deltas import Measured, compare, measure
 from audits.membership.draws import Judged, draw_judged
 from audits.membership.findings import FAMILY, find
 from audits.membership.judgement import Bound, judge
@@ -168,27 +167,28 @@ def _untrained_twins(state: State) -> list[tuple[str, str, RecordScores]]:
 
 def _deltas(state: State) -> dict[str, list[dict[str, Any]]]:
     """Every variant against the original, attack by attack; intervals widened for the number of attacks."""
-    first = state.bench.original.id
-    if first not in state.attacks:
+    first, variants = state.bench.original.id, [name for name in state.attacks if name != state.bench.original.id]
+    if first not in state.attacks or not variants:
         return {}
-    decision, member = state.bench.policy.decision, state.judged.member
+    original = _measured(state, first)
+    confidence = 1.0 - (1.0 - state.bench.policy.decision.confidence) / len(original)
     found: dict[str, list[dict[str, Any]]] = {}
-    for name, attacks in state.attacks.items():
-        common = [attack for attack in attacks if name != first and attack in state.attacks[first] and attack != "joint"]
+    for name in variants:
+        mine = _measured(state, name)
         found[name] = [
-            compare(
-                attack,
-                (attacks[attack], area(attacks[attack], member)),
-                (state.attacks[first][attack], area(state.attacks[first][attack], member)),
-                member,
-                fpr=state.bound.fpr,
-                confidence=1.0 - (1.0 - decision.confidence) / len(common),
-                resamples=decision.bootstraps,
-                seed=state.bench.policy.seed,
-            )
-            for attack in common
+            compare(attack, mine[attack], original[attack], fpr=state.bound.fpr, confidence=confidence) for attack in original
         ]
     return found
+
+
+def _measured(state: State, name: str) -> dict[str, Measured]:
+    """By attack; the joint one is of several models and has no difference to one of them."""
+    decision, seed = state.bench.policy.decision, state.bench.policy.seed
+    return {
+        attack: measure(scores, state.judged.member, fpr=state.bound.fpr, resamples=decision.bootstraps, seed=seed)
+        for attack, scores in state.attacks[name].items()
+        if attack != "joint"
+    }
 
 
 def _nothing(

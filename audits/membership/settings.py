@@ -54,7 +54,9 @@ class MembershipSettings:
     art_baseline: bool = True
 
 
-QUICK = MembershipSettings(max_records=4000, shadows=4, matched_shadows=False, canary_copies=(8,), relabellings=50)
+QUICK = MembershipSettings(
+    max_records=4000, shadows=4, matched_shadows=False, canary_copies=(8,), relabellings=50, art_baseline=False
+)
 STANDARD = MembershipSettings()
 DEEP = MembershipSettings(max_records=100_000, shadows=64, repeats=3, canary_copies=(1, 2, 4, 8, 16), relabellings=200)
 TIERS: Mapping[str, MembershipSettings] = {"quick": QUICK, "standard": STANDARD, "deep": DEEP}

@@ -35,7 +35,7 @@ def test_wrong_settings_are_refused_by_name(name: str) -> None:
 def test_a_missing_key_takes_the_value_of_the_tier() -> None:
     assert read({}, "test") == STANDARD
     assert read({"shadows": 8}, "test", base=QUICK) == MembershipSettings(
-        max_records=4000, shadows=8, matched_shadows=False, canary_copies=(8,), relabellings=50
+        max_records=4000, shadows=8, matched_shadows=False, canary_copies=(8,), relabellings=50, art_baseline=False
     )
     for tier in TIERS.values():
         assert read({name: getattr(tier, name) for name in MembershipSettings.__dataclass_fields__}, "test") == tier
