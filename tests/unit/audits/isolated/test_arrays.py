@@ -56,10 +56,12 @@ def test_an_array_survives_the_way_there_and_back(array: np.ndarray) -> None:  #
 
 def test_only_regular_files_within_the_bound_are_read(tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(b"x" * 11)
-    (tmp_path / "link").symlink_to(tmp_path / "long")
+    (tmp_path / "short").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "short")
     os.mkfifo(tmp_path / "pipe")
     for name in ("long", "link", "pipe", "missing"):
         with pytest.raises(SealiftError) as refused:
             read_bounded(tmp_path / name, max_bytes=10, where=name)
         assert refused.value.code == "isolated_result"
+    assert read_bounded(tmp_path / "short", max_bytes=10, where="short") == b"x"
     assert read_bounded(tmp_path / "long", max_bytes=11, where="long") == b"x" * 11

@@ -42,8 +42,9 @@ def memory_of_the_parent() -> dict[str, Any]:
     return {"x": np.frombuffer(Path(f"/proc/{os.getppid()}/maps").read_bytes(), dtype=np.uint8)}
 
 
-def connects() -> dict[str, Any]:
-    socket.create_connection(("127.0.0.1", int(Path("port.txt").read_text())), timeout=2)
+def sends() -> dict[str, Any]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        out.sendto(b"secret", ("127.0.0.1", int(Path("port.txt").read_text())))
     return _spread([1])
 
 

@@ -13,6 +13,7 @@ BAD = {
     "a fraction of a shadow": ({"shadows": 2.5}, "policy_value"),
     "a flag that is a number": ({"matched_shadows": 1}, "policy_value"),
     "a rate of zero": ({"fpr": 0.0}, "policy_value"),
+    "a rate above one half": ({"fpr": 0.6}, "policy_value"),
     "a rate that is text": ({"fpr": "0.01"}, "policy_value"),
     "a rate that is not a number": ({"fpr": float("nan")}, "policy_value"),
     "shares that do not grow": ({"planted_shares": [0.3, 0.2]}, "policy_value"),
