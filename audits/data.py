@@ -1,7 +1,9 @@
 """The records an audit needs: inputs, labels and who was in the training set.
 
 DATA is ``module:function`` returning a mapping, or an ``.npz`` without pickles, with ``x``, ``y`` and ``member`` (true: was
-used for training). Records are private: they never enter ``audit.json``, only counts and a digest do.
+used for training). Such a function is somebody's code: it runs in a child without keys and without network
+(``audits/isolated``), started in the folder of the command so that relative file names mean what they say. Records are private:
+they never enter ``audit.json``, only counts and a digest do.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from audits.isolated.arrays import parse_array
+from audits.isolated.limits import IsolationLimits
+from audits.isolated.process import Job, run_tasks
 from device_client.bundle.digest import Digest
-from device_client.entrypoint import is_entry_point, load_entry_point
+from device_client.entrypoint import is_entry_point
 from device_client.errors import UsageError
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+_ARRAYS = ("x", "y", "member")
 _HINT = "give x (one row per record), y (class index per record) and member (true: was used for training)"
 
 
@@ -48,17 +54,19 @@ class AuditData:
         return int(self.y.max()) + 1
 
 
-def load_data(text: str) -> AuditData:
+def load_data(text: str, *, limits: IsolationLimits | None = None) -> AuditData:
     """Reads and checks DATA.
 
+    Args:
+        text: ``module:function``, or a file.
+        limits: bounds of the child that calls the function.
+
     Raises:
+        SealiftError: the function failed, or went over a bound (``isolated_...``).
         UsageError: missing array, wrong shape or type, or members that are also held-outs.
     """
     if is_entry_point(text) and not Path(text).exists():
-        made = load_entry_point(text)()
-        if not isinstance(made, Mapping):
-            raise UsageError("the function gave no mapping", code="audit_data", where=text, actual=type(made).__name__, hint=_HINT)
-        return check_data(made, where=text)
+        return check_data(_call_in_child(text, limits or IsolationLimits()), where=text)
     return check_data(_load_npz(Path(text)), where=text)
 
 
@@ -68,10 +76,10 @@ def check_data(arrays: Mapping[str, Any], *, where: str) -> AuditData:
     Raises:
         UsageError: see ``load_data``.
     """
-    for name in ("x", "y", "member"):
+    for name in _ARRAYS:
         if name not in arrays:
             raise UsageError("array missing", code="audit_data", where=where, expected=name, hint=_HINT)
-    x, y, member = (np.asarray(arrays[name]) for name in ("x", "y", "member"))
+    x, y, member = (np.asarray(arrays[name]) for name in _ARRAYS)
     if x.ndim < 2 or len(x) == 0 or x.dtype.kind not in "fiub":
         raise _wrong(where, "x", "numbers of shape (records, ...)", x)
     if y.shape != (len(x),) or y.dtype.kind not in "iu" or int(y.min()) < 0:
@@ -88,10 +96,17 @@ def check_data(arrays: Mapping[str, Any], *, where: str) -> AuditData:
     return AuditData(x, y, member, _digest(x, y, member))
 
 
+def _call_in_child(text: str, limits: IsolationLimits) -> dict[str, Any]:
+    """The arrays that the function returned, through bounded readers; what it left out is missing."""
+    job = Job(entry=text, kind="call", tasks=len(_ARRAYS), options={"arrays": list(_ARRAYS)}, in_callers_folder=True)
+    results = run_tasks(job, limits=limits).results
+    return {name: parse_array(data, where=f"{text}: {name}") for name, data in zip(_ARRAYS, results, strict=True) if data}
+
+
 def _load_npz(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in ("x", "y", "member") if name in archive.files}
+            return {name: archive[name] for name in _ARRAYS if name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, MemoryError) as e:
         raise UsageError(
             "cannot read the data file",
