@@ -158,7 +158,9 @@ NETWORKS = (
     Network(
         "autoencoder",
         "vector",
-        lambda: nn.Sequential(*(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8), nn.ReLU()), nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64)),
+        lambda: nn.Sequential(
+            *(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 8), nn.ReLU()), nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 64)
+        ),
     ),
     Network("detector head", "picture", _Detector),
 )

@@ -63,6 +63,8 @@ def joined_product(call: Call) -> Tensor:
     else:
         sums = torch.matmul(x, weights) + bias
     scaled = sums.float() * steps
+    if call.attribute("relu", 0):
+        scaled = torch.relu(scaled)  # the range does that too; but what rounds to nothing from below has no gradient
     levels = straight_through(torch.round(scaled), scaled) + call.attribute("zero", 0)
     return torch.clamp(levels, call.attribute("low", 0), call.attribute("high", 0))
 
@@ -100,8 +102,34 @@ class _Scale:
     high: int
 
 
+@dataclass(frozen=True)
+class _Group:
+    """What may become one node: the dequantisers of both sides, the product, perhaps a Relu, and the quantiser."""
+
+    given: Node
+    kept: Node
+    product: Node
+    relu: Node | None
+    last: Node
+    weights: Array
+
+
 def _joined(last: Node, graph: _Graph) -> Node | None:
     """The node for this quantiser and the product before it, or None where the group is of another kind."""
+    group = _group(last, graph)
+    scales = () if group is None else tuple(_scale(node, graph) for node in (group.given, group.kept, last))
+    if group is None or any(scale is None for scale in scales):
+        return None
+    x, w, y = (scale for scale in scales if scale is not None)
+    # the runtime keeps a Relu whose zero is no end of the range, and then adds up floats
+    keeps_relu = group.relu is not None and int(y.zero.reshape(-1)[0]) != y.low
+    if x.scale.size != 1 or y.scale.size != 1 or keeps_relu:
+        return None
+    columns, bias = _by_column(group, w), _bias(group.product, x, w, graph)
+    return None if columns is None or bias is None else _node(group, columns, bias, (x, w, y), graph)
+
+
+def _group(last: Node, graph: _Graph) -> _Group | None:
     relu = graph.only_reader(last.inputs[0], "Relu")
     product = graph.only_reader(last.inputs[0] if relu is None else relu.inputs[0], *_PRODUCTS)
     if product is None or not _is_plain(product):
@@ -110,27 +138,26 @@ def _joined(last: Node, graph: _Graph) -> Node | None:
     weights = None if kept is None else graph.constants.get(kept.inputs[0])
     if given is None or kept is None or weights is None:
         return None
-    x, w, y = (_scale(node, graph) for node in (given, kept, last))
-    if x is None or w is None or y is None or x.scale.size != 1 or y.scale.size != 1:
-        return None
-    columns = _by_column(product, weights, w, int(kept.attributes.get("axis", 1)))
-    bias = _bias(product, x, w, graph)
-    if columns is None or bias is None:
-        return None
+    # the runtime's operator for it has no place for a zero point that is left out
+    is_left_out = product.op == "Gemm" and len(kept.inputs) < 3
+    return None if is_left_out else _Group(given, kept, product, relu, last, weights)
+
+
+def _node(group: _Group, columns: Array, bias: Array, scales: tuple[_Scale, _Scale, _Scale], graph: _Graph) -> Node:
+    x, w, y = scales
     largest = np.abs(columns).reshape(len(columns), -1).sum(axis=1).max() * (x.high - x.low) + np.abs(bias).max()
     wide = np.float64 if largest >= _EXACT else np.float32
-    steps = x.scale.reshape(()) * w.scale.reshape(-1) / y.scale.reshape(())
-    name = last.outputs[0]
-    graph.made.update({
-        f"{name} joined: zero": x.zero.reshape(()).astype(np.float32),
-        f"{name} joined: weights": np.ascontiguousarray((columns if product.op == "Conv" else columns.T).astype(wide)),
-        f"{name} joined: bias": np.broadcast_to(bias, len(columns)).astype(wide),
-        f"{name} joined: steps": steps,
-    })
-    zero = int(y.zero.reshape(()))
-    ends = {"zero": zero, "low": y.low if relu is None else max(y.low, zero), "high": y.high}
-    inputs = (given.inputs[0], *(f"{name} joined: {part}" for part in ("zero", "weights", "bias", "steps")))
-    return Node(product.op, JOINED, last.name, inputs, last.outputs, {**product.attributes, **ends})
+    made = {
+        "zero": x.zero.reshape(()).astype(np.float32),
+        "weights": np.ascontiguousarray((columns if group.product.op == "Conv" else columns.T).astype(wide)),
+        "bias": np.broadcast_to(bias, len(columns)).astype(wide),
+        "steps": x.scale.reshape(()) * w.scale.reshape(-1) / y.scale.reshape(()),
+    }
+    name = group.last.outputs[0]
+    graph.made.update({f"{name} joined: {part}": value for part, value in made.items()})
+    ends = {"zero": int(y.zero.reshape(())), "low": y.low, "high": y.high, "relu": int(group.relu is not None)}
+    inputs = (group.given.inputs[0], *(f"{name} joined: {part}" for part in made))
+    return Node(group.product.op, JOINED, group.last.name, inputs, group.last.outputs, {**group.product.attributes, **ends})
 
 
 def _is_plain(product: Node) -> bool:
@@ -152,8 +179,9 @@ def _scale(node: Node, graph: _Graph) -> _Scale | None:
     return _Scale(scale, zero.astype(np.int32), *_LEVELS[zero.dtype.name])
 
 
-def _by_column(product: Node, weights: Array, w: _Scale, axis: int) -> Array | None:
+def _by_column(group: _Group, w: _Scale) -> Array | None:
     """Weights minus zero points, as (outputs, ...); None where scales are along another axis."""
+    product, weights, axis = group.product, group.weights, int(group.kept.attributes.get("axis", 1))
     is_conv = product.op == "Conv"
     if weights.dtype.name not in _LEVELS or (not is_conv and weights.ndim != 2):
         return None
