@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ def parts(y: Integers, sizes: tuple[int, ...], *, seed: int) -> list[Integers]:
     rng = np.random.default_rng([seed, 11])
     orders = [rng.permutation(np.flatnonzero(y == label)) for label in range(_CLASSES)]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    return [np.concatenate([order[a:b] for order in orders]) for a, b in zip(starts, starts[1:], strict=False)]
+    return [np.concatenate([order[a:b] for order in orders]) for a, b in pairwise(starts)]
 
 
 def train(x: Floats, y: Integers, *, seed: int, epochs: int) -> bytes:
@@ -249,12 +250,12 @@ def _trained(base: int, per_class: int) -> bytes:
 
 
 KINDS: dict[str, Kind] = {
-    "overfit on five records of a class": Kind(True, 6, lambda seed: _overfit(seed, per_class=5)),
-    "overfit on ten records of a class": Kind(True, 6, lambda seed: _overfit(seed, per_class=10)),
-    "mislabelled canaries": Kind(True, 6, _mislabelled),
-    "duplicated records": Kind(True, 6, _duplicated, _SHORT),
-    "templates as weights": Kind(True, 6, _templates, None),
-    "permuted identities, as trained": Kind(True, 6, _permuted_people),
+    "overfit on five records of a class": Kind(True, 5, lambda seed: _overfit(seed, per_class=5)),
+    "overfit on ten records of a class": Kind(True, 5, lambda seed: _overfit(seed, per_class=10)),
+    "mislabelled canaries": Kind(True, 5, _mislabelled),
+    "duplicated records": Kind(True, 5, _duplicated, _SHORT),
+    "templates as weights": Kind(True, 5, _templates, None),
+    "permuted identities, as trained": Kind(True, 5, _permuted_people),
     "permuted membership": Kind(False, 60, _permuted_membership),
     "trained on other records": Kind(False, 60, _other_records),
     "untrained": Kind(False, 40, _untrained, None),
