@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,7 @@ def _others(folder: Path) -> Iterator[Compared]:
     for case in CASES:
         arrays = case.rows(folder)
         example = {name: rows[:4] for name, rows in arrays.items() if name not in {"y", "split", "groups"}}
-        loaded = load_model(str(folder / case.model), seed=0, example=lambda example=example: example)
+        loaded = load_model(str(folder / case.model), seed=0, example=partial(dict, example))
         if len(loaded.model.inputs) != 1:
             yield Compared(case.id, "FP32", False, False, None, "not compared: an attack needs a single input")
             continue

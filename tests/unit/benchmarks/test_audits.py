@@ -65,14 +65,14 @@ def test_make_bench_runs_it() -> None:
 
 
 def test_the_cost_of_quick_is_shared_among_the_variants_and_that_of_standard_is_not() -> None:
-    timed = {tier: audits_cost.Timed(tier, 200.0, {}, 1.0) for tier in ("quick", "standard")}
+    timed = {tier: audits_cost.Timed(tier, 200.0, 90.0, {}, 1.0) for tier in ("quick", "standard")}
     whole, each = audits_cost.goals(timed, variants=5, reason="-")
     assert (whole.id, whole.value, whole.met) == ("A12", 200.0, True)
     assert (each.id, each.value, each.met) == ("A13", 40.0, True)
 
 
 def test_cost_without_tiers_is_no_figure() -> None:
-    timed = {"the only one": audits_cost.Timed("the only one", 100.0, {}, 1.0)}
+    timed = {"the only one": audits_cost.Timed("the only one", 100.0, 90.0, {}, 1.0)}
     assert [(goal.value, goal.reason) for goal in audits_cost.goals(timed, variants=5, reason="no tiers")] == [
         (None, "no tiers")
     ] * 2
