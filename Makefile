@@ -37,7 +37,7 @@ COMPILE := $(UV) pip compile -q --universal --python-version 3.11 --generate-has
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-e2e test-slow check format bench bench-chain bench-trust bench-device bench-compression fuzz faults mutation lock clean
+.PHONY: help install demo test test-e2e test-slow check format bench bench-chain bench-trust bench-device bench-compression bench-audits fuzz faults mutation lock clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -81,7 +81,7 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-chain bench-trust bench-device bench-compression
+bench: bench-chain bench-trust bench-device bench-compression bench-audits
 
 bench-chain: $(STAMP)
 	$(BIN)/python -m benchmarks.chain
@@ -96,6 +96,10 @@ bench-device: $(STAMP)
 # Reads models and data under SEALIFT_DATA; peers and emulators that it can use: docs/case-studies.md.
 bench-compression: $(STAMP)
 	$(BIN)/python -m benchmarks.compression
+
+# Reads models and data under SEALIFT_DATA; an hour.
+bench-audits: $(STAMP)
+	$(BIN)/python -m benchmarks.audits
 
 $(PROOFS): $(STAMP) requirements/proofs.lock
 	$(PIP) install -q --require-hashes --no-deps -r requirements/proofs.lock

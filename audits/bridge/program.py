@@ -9,6 +9,7 @@ one torch call for each node, no copies of weights. Deterministic for a fixed nu
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 
 from audits.bridge.calls import Call, Tensor, Translation
 from audits.bridge.graph import Array, BridgeError, Graph, Node
+from audits.bridge.joined import JOINED, join_products, joined_product
 from audits.bridge.operators_image import image_operators
 from audits.bridge.operators_math import math_operators
 from audits.bridge.operators_quantised import quantised_operators
@@ -50,7 +52,9 @@ class TorchProgram:
         self._graph = graph
         self._wanted = wanted
         self._constants = {name: _tensor(value) for name, value in graph.constants.items()}
-        self._steps = self._fold(_needed(graph, wanted))
+        nodes, made = join_products(_needed(graph.nodes, wanted), graph.constants, wanted=wanted)
+        self._constants.update({name: _tensor(value) for name, value in made.items()})
+        self._steps = self._fold(_needed(nodes, wanted))
         self._by_record = any(step.node.op == "DynamicQuantizeLinear" for step in self._steps)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -105,6 +109,8 @@ class TorchProgram:
 
 
 def _find(node: Node) -> Translation:
+    if node.domain == JOINED:
+        return joined_product
     for registry in _REGISTRIES:
         if node.op in registry.names() and node.domain in {"", "ai.onnx"}:
             return registry.find(node)
@@ -116,14 +122,14 @@ def _results(node: Node, result: Tensor | tuple[Tensor, ...]) -> dict[str, Tenso
     return {name: value for name, value in zip(node.outputs, results, strict=False) if name}
 
 
-def _needed(graph: Graph, wanted: tuple[str, ...]) -> list[Node]:
+def _needed(nodes: Sequence[Node], wanted: tuple[str, ...]) -> list[Node]:
     names = set(wanted)
-    nodes: list[Node] = []
-    for node in reversed(graph.nodes):
+    kept: list[Node] = []
+    for node in reversed(nodes):
         if names.intersection(node.outputs):
             names.update(name for name in node.inputs if name)
-            nodes.append(node)
-    return nodes[::-1]
+            kept.append(node)
+    return kept[::-1]
 
 
 def _tensor(value: Array) -> Tensor:

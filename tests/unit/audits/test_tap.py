@@ -48,6 +48,35 @@ def test_a_model_that_gives_labels_and_no_scores_is_refused() -> None:
         find_tap(parse_graph(data), output="y")
 
 
+def reshaped(*before: str) -> bytes:
+    """x -> the given operators -> reshaped to (N, 4) as y."""
+    names = ["x", *(f"t{index}" for index in range(len(before)))]
+    extra = {"Gemm": ["w"], "Unsqueeze": ["a"]}
+    nodes = [
+        helper.make_node(op, [names[index], *extra.get(op, [])], [names[index + 1]], name=op) for index, op in enumerate(before)
+    ]
+    nodes.append(helper.make_node("Reshape", [names[-1], "s"], ["y"]))
+    weights = {"w": np.eye(4, dtype=np.float32), "a": np.asarray([2]), "s": np.asarray([0, 4])}
+    used = [numpy_helper.from_array(weights[name], name) for name in ("w", "a", "s") if any(name in node.input for node in nodes)]
+    return models.build(nodes, used, inputs=("x", [None, 4]), outputs=("y", [None, 4]))
+
+
+def test_a_softmax_behind_a_reshape_is_cut_with_it() -> None:
+    tap = find_tap(parse_graph(reshaped("Gemm", "Softmax", "Unsqueeze")), output="y")
+    assert (tap.tail, tap.cut, tap.logits) == (Tail.SOFTMAX, ("Softmax", "Unsqueeze", "Reshape"), "t0")
+
+
+@pytest.mark.parametrize("before", [("Gemm", "Relu"), ("Gemm", "Unsqueeze", "Softmax")])
+def test_a_reshape_stays_where_no_softmax_over_rows_is_behind_it(before: tuple[str, ...]) -> None:
+    tap = find_tap(parse_graph(reshaped(*before)), output="y")
+    assert (tap.tail, tap.cut, tap.logits) == (Tail.NONE, (), "y")
+
+
+def test_labels_behind_a_reshape_are_refused_too() -> None:
+    with pytest.raises(BridgeError, match="comes from Sigmoid and is not scores"):
+        find_tap(parse_graph(reshaped("Gemm", "Sigmoid", "Unsqueeze")), output="y")
+
+
 def test_the_tap_has_a_gradient_where_the_quantised_probability_has_none() -> None:
     weights = np.eye(4, dtype=np.float32) * 40
     data = models.build(
