@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import click
 
+from audits.commands_mitigate import mitigate
 from audits.evidence import AUDIT_FILE, Audit
 from audits.policy import load_policy
 from audits.verdict import Verdict
@@ -27,6 +28,9 @@ _VERDICTS = click.Choice([verdict.value for verdict in Verdict])
 @click.group()
 def audit() -> None:
     """Attack the exact bytes, report, attest, verify."""
+
+
+audit.add_command(mitigate)
 
 
 @audit.command("run")
