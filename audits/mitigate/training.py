@@ -19,6 +19,7 @@ ignores a key is found out, because the same seed without a fix gives the same b
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -145,7 +146,7 @@ def make_private(
         loader: a torch ``DataLoader``.
         noise: standard deviation of the noise in units of ``clip``.
         clip: bound on the length of one record's gradient.
-        seed: of noise and sampling.
+        seed: of the noise; the sampling follows the loader's own generator, or torch's.
 
     Returns:
         the wrapped model (its own layers are in ``_module``), optimiser and loader.
@@ -158,13 +159,15 @@ def make_private(
     except ModuleNotFoundError as e:
         raise MissingExtraError("dp", missing=str(e.name)) from e
     generator = torch.Generator().manual_seed(seed)
-    made: tuple[torch.nn.Module, torch.optim.Optimizer, Any] = PrivacyEngine().make_private(
-        module=model,
-        optimizer=optimiser,
-        data_loader=loader,
-        noise_multiplier=noise,
-        max_grad_norm=clip,
-        noise_generator=generator,
-        poisson_sampling=True,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Secure RNG turned off")  # said in the docstring
+        made: tuple[torch.nn.Module, torch.optim.Optimizer, Any] = PrivacyEngine().make_private(
+            module=model,
+            optimizer=optimiser,
+            data_loader=loader,
+            noise_multiplier=noise,
+            max_grad_norm=clip,
+            noise_generator=generator,
+            poisson_sampling=True,
+        )
     return made
