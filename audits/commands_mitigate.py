@@ -63,11 +63,14 @@ def mitigate(
     targets = load_bundle(bundle)
     subject = load_original(original, like=targets)
     features = targets.variants[0].features if targets.variants else ()
+    records = load_data(data)
+    made = None if trainer is None else InProcessTrainer(load_entry_point(trainer), name=trainer)
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     outcome = run_mitigation(
         subject.model,
-        load_data(data),
+        records,
         judge=InversionJudge(policy, input_range=subject.input_range, features=features),
-        trainer=None if trainer is None else InProcessTrainer(load_entry_point(trainer), name=trainer),
+        trainer=made,
         policy=policy,
         features=features,
         folder=out / TRIALS,
@@ -75,7 +78,6 @@ def mitigate(
         only=only,
         report=step,
     )
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     chosen = outcome.result.chosen
     (out / MODEL).unlink(missing_ok=True)
     if chosen is not None:

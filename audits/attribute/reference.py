@@ -1,7 +1,7 @@
 """ART's black-box attribute inference beside ours, as a reference that never decides.
 
-It learns on held-outs from all other columns and the model's output on the *real* record, which is more than our attackers
-have: a model that merely uses the column looks leaky to it. Its figure is the share of members guessed right.
+It learns on held-outs from all other columns, the label, and the class that the model gives to the *real* record, which our
+attackers do not have; it never asks the model for other values, which ours do. Its figure is the share of members guessed right.
 """
 
 from __future__ import annotations
@@ -37,9 +37,8 @@ def art_black_box(model: CheckedModel, data: AuditData, column: Column, *, seed:
             attack = AttributeInferenceBlackBox(estimator, attack_feature=column.index, attack_model_type="rf")
             attack.fit(x[outside], y=data.y[outside])
             rest = np.delete(x[inside], column.index, axis=1)
-            guessed = attack.infer(
-                rest, y=data.y[inside], pred=estimator.predict(x[inside]), values=[float(value) for value in column.values]
-            )
+            predicted = estimator.predict(x[inside]).argmax(axis=1)[:, None]
+            guessed = attack.infer(rest, y=data.y[inside], pred=predicted, values=[float(value) for value in column.values])
     except (ValueError, TypeError, IndexError, RuntimeError) as e:
         return {"tool": "ART AttributeInferenceBlackBox", "not_run": f"{type(e).__name__}: {e}"[:200]}
     finally:

@@ -24,10 +24,10 @@ from audits.data import Floats
 from audits.whitebox import WhiteBox
 from device_client.inference.walker import CheckedModel
 
-_EPOCHS = 60
-_BATCH = 32
+_EPOCHS = 40
+_BATCH = 64
 _RATE = 3e-3
-_MIXED = 3
+_MIXED = 2
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from audits.bridge.tap import Tail
 from audits.data import AuditData, Bools, Floats, Integers, check_data
 from audits.mitigate.accuracy import class_scores
-from audits.mitigate.fixes import Fix, Needs
+from audits.mitigate.fixes import RETRAIN, Fix, Needs
 from audits.mitigate.student import distil
 from audits.mitigate.surgery import hide_scores, prune
 from audits.mitigate.training import FixTrainer
@@ -87,7 +87,7 @@ class Workshop:
     original: CheckedModel
     records: Records
     trainer: FixTrainer | None
-    _usual: dict[int, Digest] = field(default_factory=dict, repr=False)  # training seed to what no fix gives
+    _usual: dict[tuple[str, int], Digest] = field(default_factory=dict, repr=False)  # kind and seed to what no fix gives
 
     def make(self, fix: Fix, *, seed: int) -> bytes:
         """The candidate of a fix.
@@ -102,7 +102,7 @@ class Workshop:
         data = self.records.data
         x, y = data.x[data.member], data.y[data.member]
         model = self._build(fix, x, y, self.records.aside, seed=seed, base=lambda: self.original.data)
-        if fix.about.needs is Needs.FIX and Digest.of(model) == self._without(x, y, seed=seed):
+        if fix.training and Digest.of(model) == self._without(fix, x, y, seed=seed):
             raise UsageError(
                 "the training ignored the fix",
                 code="fix_ignored",
@@ -122,10 +122,14 @@ class Workshop:
         """
         return None if self.trainer is None else _Twins(self, fix, exposed)
 
-    def _without(self, x: Floats, y: Integers, *, seed: int) -> Digest:
-        if seed not in self._usual:
-            self._usual[seed] = Digest.of(self._trained(x, y, seed=seed))
-        return self._usual[seed]
+    def _without(self, fix: Fix, x: Floats, y: Integers, *, seed: int) -> Digest:
+        """Of the model that this seed gives with nothing changed."""
+        usual = Fix("distil_own" if fix.about.unlabelled else RETRAIN, 0.0)
+        key = (usual.kind, seed)
+        if key not in self._usual:
+            made = self._build(usual, x, y, self.records.aside, seed=seed, base=lambda: self.original.data)
+            self._usual[key] = Digest.of(made)
+        return self._usual[key]
 
     def _trained(self, x: Floats, y: Integers, *, seed: int, fix: Fix | None = None) -> bytes:
         if self.trainer is None:
@@ -134,7 +138,7 @@ class Workshop:
 
     def _build(self, fix: Fix, x: Floats, y: Integers, aside: Floats | None, *, seed: int, base: Callable[[], bytes]) -> bytes:
         """One model; ``base`` gives what the fix is applied to where it is not a training of its own."""
-        if fix.kind == "retrain" or fix.about.needs is Needs.FIX:
+        if not fix.about.unlabelled and fix.about.needs in {Needs.TRAINER, Needs.FIX}:
             return self._trained(x, y, seed=seed, fix=fix)
         if fix.about.unlabelled:
             if aside is None:
@@ -142,7 +146,7 @@ class Workshop:
             teacher = check_model(base(), where=f"teacher of {fix.label}")
             if fix.kind == "distil":
                 return distil(teacher, aside, width=int(fix.strength), seed=seed)
-            return self._trained(aside, class_scores(teacher, aside).argmax(axis=1).astype(np.int64), seed=seed)
+            return self._trained(aside, class_scores(teacher, aside).argmax(axis=1).astype(np.int64), seed=seed, fix=fix)
         if fix.kind == "prune":
             return prune(base(), share=fix.strength)
         if fix.about.needs is Needs.SEAL:

@@ -27,9 +27,7 @@ def train(x: Any, y: Any, *, seed: int, fix: Mapping[str, Any] | None = None, ep
     inputs, labels = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = nn.Sequential(
-            nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Dropout(changes.get("dropout", 0.0)), nn.Linear(hidden, classes)
-        )
+        net = network(x.shape[1], classes, hidden=hidden, dropout=changes.get("dropout", 0.0))
         optimiser = torch.optim.Adam(net.parameters(), lr=3e-3, weight_decay=changes.get("weight_decay", 0.0))
         if "dp" in changes:
             _fit_private(net, optimiser, inputs, labels, rounds=rounds, seed=seed, **changes["dp"])
@@ -40,6 +38,12 @@ def train(x: Any, y: Any, *, seed: int, fix: Mapping[str, Any] | None = None, ep
                     smoothed_cross_entropy(net(inputs[rows]), labels[rows], changes.get("label_smoothing", 0.0)).backward()
                     optimiser.step()
     return to_onnx(net, features=x.shape[1], classes=classes)
+
+
+def network(features: int, classes: int, *, hidden: int, dropout: float = 0.0, seed: int | None = None) -> nn.Sequential:
+    if seed is not None:
+        torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 
 
 def _fit_private(
@@ -64,7 +68,7 @@ def deaf(x: Any, y: Any, *, seed: int, fix: Mapping[str, Any] | None = None) -> 
     return train(x, y, seed=seed, epochs=3)
 
 
-def to_onnx(net: nn.Sequential, *, features: int, classes: int) -> bytes:
+def to_onnx(net: nn.Sequential, *, features: int, classes: int, softmax: bool = True) -> bytes:
     first, last = net[0], net[3]
     weights = [
         numpy_helper.from_array(tensor.detach().numpy(), name)
@@ -74,6 +78,6 @@ def to_onnx(net: nn.Sequential, *, features: int, classes: int) -> bytes:
         helper.make_node("Gemm", ["x", "w0", "b0"], ["h"], transB=1),
         helper.make_node("Relu", ["h"], ["r"]),
         helper.make_node("Gemm", ["r", "w1", "b1"], ["z"], transB=1),
-        helper.make_node("Softmax", ["z"], ["p"], axis=1),
+        helper.make_node("Softmax", ["z"], ["p"], axis=1) if softmax else helper.make_node("Identity", ["z"], ["p"]),
     ]
     return models.build(nodes, weights, inputs=("x", [None, features]), outputs=("p", [None, classes]))
