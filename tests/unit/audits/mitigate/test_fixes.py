@@ -281,7 +281,10 @@ def test_dp_training_is_repeatable_and_differs_from_plain_training(data: AuditDa
 
 
 def test_seeds_change_a_candidate_that_is_trained_and_not_one_that_is_pruned(data: AuditData, model: bytes) -> None:
-    shop = Workshop(models.checked(model), Records(data), InProcessTrainer(trainers.train, name="t"))
+    def brief(x: Any, y: Any, *, seed: int, fix: Any = None) -> bytes:
+        return trainers.train(x, y, seed=seed, fix=fix, epochs=20)
+
+    shop = Workshop(models.checked(model), Records(data), InProcessTrainer(brief, name="t"))
     assert shop.make(Fix("prune", 0.5), seed=0) == shop.make(Fix("prune", 0.5), seed=1)
     assert shop.make(Fix("early_stop", 0.03), seed=0) != shop.make(Fix("early_stop", 0.03), seed=1)
     assert replace(Records(data), private=False).views(Fix("distil", 16.0)) == (data,)
