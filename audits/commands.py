@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from audits.commands_mitigate import mitigate
 from audits.commands_statements import VERDICTS, attest_command, met, refuse, verify, waive_command
 from audits.evidence import AUDIT_FILE, Audit
 from audits.policy import TIERS, load_policy
@@ -24,6 +25,7 @@ def audit() -> None:
 
 for _command in (attest_command, verify, waive_command):
     audit.add_command(_command)
+audit.add_command(mitigate)
 
 
 @audit.command("run")
