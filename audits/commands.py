@@ -37,6 +37,10 @@ audit.add_command(mitigate)
 @click.option(
     "--recipe", type=_PATH, help="Recipe of the bundle: planted controls are compressed with it and must still be caught."
 )
+@click.option("--trainer", help="module:function, train(x, y, seed): what made the model; shadow models and twins need it.")
+@click.option(
+    "--readable", multiple=True, type=_PATH, help="Folder that the trainer and the data function may read; may be repeated."
+)
 @click.option("--include-private", is_flag=True, help="Keep full images in the report instead of blurred ones.")
 @click.option("--out", required=True, type=_PATH, help="Folder to make.")
 @click.option("--require", type=VERDICTS, help="Exit 1 unless every variant has this verdict.")
@@ -48,6 +52,8 @@ def run(
     tier: str | None,
     policy_file: Path | None,
     recipe: Path | None,
+    trainer: str | None,
+    readable: tuple[Path, ...],
     include_private: bool,
     out: Path,
     require: str | None,
@@ -57,10 +63,12 @@ def run(
     with needs_extra("audit"):
         from audits.compressor import PackCompressor
         from audits.data import load_data
+        from audits.isolated.limits import IsolationLimits
         from audits.report.summary import audit_summary
         from audits.run import run_audit
         from audits.store import REPORT_FILE, write_audit
         from audits.targets import load_bundle, load_original
+        from audits.trainer import ChildTrainer
     if out.exists():
         raise UsageError("the output folder exists", code="file_exists", where=str(out), hint="choose another --out")
     policy = load_policy(policy_file, tier=tier)
@@ -72,13 +80,16 @@ def run(
             hint="give the recipe of the bundle, or leave it out",
         )
     targets = load_bundle(bundle)
+    uncompressed = load_original(original, like=targets)
+    limits = IsolationLimits(readable=tuple(path.resolve() for path in readable))
     result = run_audit(
         targets,
-        load_original(original, like=targets),
-        load_data(data),
+        uncompressed,
+        load_data(data, limits=limits),
         policy=policy,
         now=utc_now(),
         compressor=None if recipe is None else PackCompressor(recipe),
+        trainer=None if trainer is None else ChildTrainer(trainer, like=uncompressed.model, limits=limits),
         report=step,
     )
     stored = write_audit(result, out, private=include_private)

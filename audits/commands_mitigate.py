@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from audits.policy import load_policy
+from audits.policy import TIERS, load_policy
 from device_client.console import json_option, needs_extra, show, step
-from device_client.entrypoint import load_entry_point
 from device_client.errors import UsageError
 
 _PATH = click.Path(path_type=Path)
@@ -19,7 +18,11 @@ TRIALS, RESULT, PAGE, MODEL = "trials", "mitigation.json", "mitigation.html", "m
 @click.argument("bundle", type=_PATH)
 @click.option("--data", required=True, help="module:function or .npz with x, y, member (true: was used for training).")
 @click.option("--original", required=True, type=_PATH, help="The uncompressed model as ONNX.")
-@click.option("--trainer", help="module:function, train(x, y, *, seed, fix) that gives ONNX bytes; without it, fewer fixes.")
+@click.option("--trainer", help="module:function, train(x, y, *, seed, fix): what made the model; without it, fewer fixes.")
+@click.option(
+    "--readable", multiple=True, type=_PATH, help="Folder that the trainer and the data function may read; may be repeated."
+)
+@click.option("--tier", type=click.Choice(TIERS), help="Built-in policy [default: quick].")
 @click.option("--policy", "policy_file", type=_PATH, help="Audit policy as TOML; the built-in one unless given.")
 @click.option("--out", required=True, type=_PATH, help="Folder to make, or of a run that was stopped: it goes on.")
 @click.option(
@@ -37,6 +40,8 @@ def mitigate(
     data: str,
     original: Path,
     trainer: str | None,
+    readable: tuple[Path, ...],
+    tier: str | None,
     policy_file: Path | None,
     out: Path,
     accuracy_budget: float,
@@ -47,24 +52,26 @@ def mitigate(
     """Search a fix for a model whose audit failed."""
     with needs_extra("audit"):
         from audits.data import load_data
+        from audits.isolated.limits import IsolationLimits
+        from audits.mitigate.child_trainer import ChildFixTrainer
         from audits.mitigate.fixes import KINDS
         from audits.mitigate.judge import InversionJudge
         from audits.mitigate.page import render_page
         from audits.mitigate.run import mitigate as run_mitigation
         from audits.mitigate.search import SearchSettings
-        from audits.mitigate.training import InProcessTrainer
         from audits.targets import load_bundle, load_original
     _check_out(out)
     if unknown := sorted(set(only) - {kind.name for kind in KINDS}):
         raise UsageError(
             "unknown kind of fix", code="fix_unknown", actual=unknown[0], expected=", ".join(kind.name for kind in KINDS)
         )
-    policy = load_policy(policy_file)
+    policy = load_policy(policy_file, tier=tier)
     targets = load_bundle(bundle)
     subject = load_original(original, like=targets)
     features = targets.variants[0].features if targets.variants else ()
-    records = load_data(data)
-    made = None if trainer is None else InProcessTrainer(load_entry_point(trainer), name=trainer)
+    limits = IsolationLimits(readable=tuple(path.resolve() for path in readable))
+    records = load_data(data, limits=limits)
+    made = None if trainer is None else ChildFixTrainer(trainer, like=subject.model, limits=limits)
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     outcome = run_mitigation(
         subject.model,

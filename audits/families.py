@@ -54,7 +54,7 @@ class Family:
         name: of the family, and of its table in the policy where it has one.
         tests: everything that it can find out.
         runner: ``module:function`` of ``run(bench, settings) -> FamilyResult``, or of ``run(bench)`` where ``settings`` is None.
-        settings: ``module:function`` of ``read(section, where) -> frozen dataclass``; None: the policy's own tables say it all.
+        settings: ``module:function`` of ``read(section, *, where) -> frozen dataclass``; None: the policy's own tables say it all.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Family:
         """The family's table, checked by the family."""
         if self.settings is None:
             raise ValueError(f"{self.name} has no table")
-        return _load(self.settings)(section, where)
+        return _load(self.settings)(section, where=where)
 
     def run(self, bench: Bench) -> FamilyResult:
         """Runs it under the bench's policy."""
@@ -75,7 +75,26 @@ class Family:
         return result
 
 
-FAMILIES: tuple[Family, ...] = (Family("instance", (TestKind("inversion.instance", Access.FILE),), "audits.instance:run_instance"),)
+FAMILIES: tuple[Family, ...] = (
+    Family("instance", (TestKind("inversion.instance", Access.FILE),), "audits.instance:run_instance"),
+    Family(
+        "membership",
+        (
+            TestKind("membership.threshold", Access.SCORES),
+            TestKind("membership.rmia", Access.SCORES),
+            TestKind("membership.lira", Access.SCORES),
+            TestKind("membership.joint", Access.SCORES),
+        ),
+        "audits.membership.run:run_membership",
+        "audits.membership.settings:read",
+    ),
+    Family(
+        "attribute",
+        (TestKind("attribute.inference", Access.SCORES),),
+        "audits.attribute.run:run_attribute",
+        "audits.attribute.settings:read_settings",
+    ),
+)
 
 
 def known_tests() -> tuple[str, ...]:

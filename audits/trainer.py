@@ -4,16 +4,16 @@ Audits never train a model of their own choosing: the auditor names the function
 child of its own (``audits/isolated``), without keys and without network. What comes back is bytes, which the device's walker
 must accept like any other model.
 
-The entry point is ``train(x, y, seed)``: float32 records (N, ...), int64 class indices (N,), an integer. It returns a torch
+The entry point is ``train(x, y, *, seed)``: float32 records (N, ...), int64 class indices (N,), an integer. It returns a torch
 module (exported in the child) or ONNX bytes, with the audited model's input and output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -80,6 +80,7 @@ class ChildTrainer:
         entry_point: ``module:function``, importable from the folder of the command.
         like: the audited model; names the exported module's input and output, and what comes back must have its shapes.
         limits: bounds of the child.
+        fix: what the training changes, for a function that takes it (``audits/mitigate/training``); empty for the usual training.
 
     Attributes:
         isolation: what held for the last child, in plain words.
@@ -88,7 +89,14 @@ class ChildTrainer:
         UsageError: not an entry point (``entry_point``).
     """
 
-    def __init__(self, entry_point: str, *, like: CheckedModel, limits: IsolationLimits | None = None) -> None:
+    def __init__(
+        self,
+        entry_point: str,
+        *,
+        like: CheckedModel,
+        limits: IsolationLimits | None = None,
+        fix: Mapping[str, Any] | None = None,
+    ) -> None:
         if not is_entry_point(entry_point):
             raise UsageError(
                 "not module:function", code="entry_point", where=entry_point, hint="give the training as module:function"
@@ -96,6 +104,7 @@ class ChildTrainer:
         self._entry = entry_point
         self._like = like
         self._limits = limits or IsolationLimits()
+        self._fix = dict(fix or {})
         self.isolation = "nothing was trained"
 
     def train(self, x: Floats, y: Integers, *, seed: int) -> bytes:
@@ -112,7 +121,8 @@ class ChildTrainer:
         Raises:
             SealiftError: what ``isolated.process.run_tasks`` says.
             VerificationError: the walker refuses a model.
-            UsageError: a model that does not have the audited one's input and output (``trainer_model``).
+            UsageError: a model that does not have the audited one's input and output (``trainer_model``), or a training that
+                says it cannot do what the fix asks (``fix_unavailable``).
         """
         if not 1 <= len(trainings) <= _MAX_TASKS:
             raise ValueError(f"1 to {_MAX_TASKS} trainings at once")
@@ -125,6 +135,7 @@ class ChildTrainer:
                 "starts": list(accumulate((len(training.rows) for training in trainings), initial=0)),
                 "input": self._like.inputs[0].name,
                 "output": self._like.outputs[0].name,
+                "fix": self._fix,
             },
             arrays={"x": x, "y": y, "rows": np.concatenate([training.rows for training in trainings])},
             told="trained",
@@ -137,6 +148,14 @@ class ChildTrainer:
 
     def _check(self, data: bytes, *, where: str) -> None:
         """What ran in the child is not believed: walker first, then shapes."""
+        if not data:
+            raise UsageError(
+                "the training cannot do what the fix asks",
+                code="fix_unavailable",
+                where=where,
+                actual=", ".join(sorted(self._fix)) or "it raised NotImplementedError",
+                hint="this fix is left out; use its keys in `train` to have it tried",
+            )
         try:
             model = check_model(data, where=where)
         except SealiftError as e:

@@ -1,4 +1,7 @@
-"""What the policy fixes for membership tests, before the run: budgets, the bound, the controls. Values and their checks only."""
+"""What the policy fixes for membership tests, before the run: budgets, the bound, the controls. Values and their checks only.
+
+What the tiers change in these defaults stands in ``audits/tiers``.
+"""
 
 from __future__ import annotations
 
@@ -54,16 +57,11 @@ class MembershipSettings:
     art_baseline: bool = True
 
 
-QUICK = MembershipSettings(
-    max_records=4000, shadows=4, matched_shadows=False, canary_copies=(8,), relabellings=50, art_baseline=False
-)
-STANDARD = MembershipSettings()
-DEEP = MembershipSettings(max_records=100_000, shadows=64, repeats=3, canary_copies=(1, 2, 4, 8, 16), relabellings=200)
-TIERS: Mapping[str, MembershipSettings] = {"quick": QUICK, "standard": STANDARD, "deep": DEEP}
+DEFAULT = MembershipSettings()
 
 
-def read(section: Mapping[str, Any], where: str, *, base: MembershipSettings = STANDARD) -> MembershipSettings:
-    """The settings of a policy's ``[membership]`` table; a missing key takes the value of ``base``.
+def read(section: Mapping[str, Any], *, where: str) -> MembershipSettings:
+    """The settings of a policy's ``[membership]`` table; a missing key takes its default, which is the standard tier's.
 
     Raises:
         UsageError: an unknown key (``policy_unknown_key``), a wrong type or a value out of range (``policy_value``).
@@ -74,7 +72,7 @@ def read(section: Mapping[str, Any], where: str, *, base: MembershipSettings = S
         raise UsageError(
             "unknown key", code="policy_unknown_key", where=where, actual=unknown[0], expected=", ".join(sorted(names))
         )
-    made = replace(base, **{name: _READERS[name](section[name], name, where) for name in names if name in section})
+    made = replace(DEFAULT, **{name: _READERS[name](section[name], name, where) for name in names if name in section})
     if made.planted_required > made.planted_shares[-1]:
         raise _wrong(
             "planted_required", where, f"at most {made.planted_shares[-1]}, the largest planted share", made.planted_required

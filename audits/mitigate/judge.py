@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Protocol
 
 from audits.data import AuditData
-from audits.policy import Policy
+from audits.policy import AskedTests, Policy
 from audits.run import run_audit
 from audits.targets import ORIGINAL, BundleTargets, Subject
 from audits.trainer import Trainer
@@ -25,6 +25,8 @@ from device_client.bundle.digest import Digest
 from device_client.inference.walker import check_model
 
 _SEEDS = 2**31
+_FAMILY, _TEST = "instance", "inversion.instance"
+_JUDGED = AskedTests(required=(_TEST,), optional=())
 _NO_TIME = datetime(2000, 1, 1, tzinfo=UTC)  # a trial is no audit that anybody may sign
 
 
@@ -100,9 +102,12 @@ class InversionJudge:
         policy = self._policy if effort is Effort.CONFIRM else cheaper(self._policy)
         policy = replace(policy, seed=(policy.seed + seed) % _SEEDS)
         nothing = BundleTargets(Digest.of(b""), "candidate", ())
-        (found,) = run_audit(nothing, subject, data, policy=policy, now=_NO_TIME).audit.subjects
-        gaps = [test["estimate"] for test in found.detail["tests"] if test["statistic"] == "mean"]
-        return Judged(found.verdict, max(gaps, default=None), "mean gap in correlation", found.findings.p_value, found.reasons)
+        audit = run_audit(nothing, subject, data, policy=replace(policy, tests=_JUDGED), now=_NO_TIME).audit
+        (found,), family, finding = audit.subjects, audit.family(_FAMILY), audit.finding(ORIGINAL, _TEST)
+        tests = [] if family is None else family.detail[ORIGINAL]["tests"]
+        gaps = [test["estimate"] for test in tests if test["statistic"] == "mean"]
+        p_value = None if finding is None else finding.p_value
+        return Judged(found.verdict, max(gaps, default=None), "mean gap in correlation", p_value, found.reasons)
 
 
 def cheaper(policy: Policy) -> Policy:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from audits.data import AuditData
-from audits.policy import Policy, load_policy
+from audits.policy import AskedTests, Policy, load_policy
 from audits.run import RunResult, run_audit
 from audits.targets import ORIGINAL, BundleTargets, Subject
 from device_client.bundle.digest import Digest
@@ -36,10 +36,11 @@ class Case:
 
 @pytest.fixture(scope="session")
 def policy() -> Policy:
-    """The built-in policy with a smaller null distribution, still fine enough for its alpha, and fewer controls."""
+    """The instance family of the built-in policy, with a smaller null distribution, fine enough for its alpha, and fewer controls."""
     default = load_policy()
     return replace(
         default,
+        tests=AskedTests(("inversion.instance",), ()),
         decision=replace(default.decision, permutations=999, bootstraps=300),
         controls=replace(default.controls, planted_strengths=(0.2, 0.5, 1.0), untrained_twins=1),
     )

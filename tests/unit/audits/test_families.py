@@ -70,7 +70,7 @@ MADE = Family(
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (families, policy, verdict):
-        monkeypatch.setattr(module, "FAMILIES", (*families.FAMILIES[:1], MADE))
+        monkeypatch.setattr(module, "FAMILIES", (*families.FAMILIES, MADE))
     module = ModuleType("made_up_family")
     module.run_made_up = run_made_up  # type: ignore[attr-defined]
     module.read_settings = read_settings  # type: ignore[attr-defined]
@@ -102,7 +102,7 @@ def _linear(*, noise: bool = False) -> bytes:
 @pytest.mark.usefixtures("made_up")
 def test_a_family_is_run_with_its_own_table_and_under_the_threat_model(tmp_path: Path) -> None:
     asked = sealed(tmp_path, "[tests]", 'required = ["made.scores"]', 'optional = ["made.file"]', "[made]", "tolerated = 0.1")
-    assert asked.families == {"made": Settings(0.1)}
+    assert asked.families["made"] == Settings(0.1)
     result = run_under(asked, _linear())
     (family,) = result.audit.families
     assert family.power == 1.0, "power is what the controls say, not what the family said"

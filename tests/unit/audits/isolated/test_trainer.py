@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audits.isolated.limits import IsolationLimits
+from audits.mitigate.child_trainer import ChildFixTrainer
 from audits.trainer import ChildTrainer, Training, isolation_of, train_all
+from device_client.bundle.digest import Digest
 from device_client.errors import UsageError
 from device_client.inference.walker import CheckedModel, check_model
 from tests.unit.audits import models
@@ -69,3 +72,18 @@ def test_a_file_name_is_no_training(like: CheckedModel) -> None:
     with pytest.raises(UsageError) as refused:
         ChildTrainer("train.py", like=like)
     assert refused.value.code == "entry_point"
+
+
+@pytest.mark.usefixtures("_folder")
+def test_a_training_with_a_fix_runs_in_a_child_too_and_says_what_it_cannot_do(like: CheckedModel) -> None:
+    fixing = ChildFixTrainer("user_code:train_with_fix", like=like, limits=IsolationLimits())
+    plain = ChildFixTrainer("user_code:train", like=like, limits=IsolationLimits())
+    assert (fixing.takes_fix, plain.takes_fix) == (True, False)
+    source = Path("user_code.py").read_bytes()
+    assert fixing.identity == f"user_code:train_with_fix@{Digest.of(source)}"
+    usual = fixing.train(X, Y, seed=1, fix={})
+    assert usual == fixing.train(X, Y, seed=1, fix={})
+    assert usual != fixing.train(X, Y, seed=1, fix={"weight_decay": 0.5})
+    with pytest.raises(UsageError) as caught:
+        fixing.train(X, Y, seed=1, fix={"dropout": 0.5})
+    assert caught.value.code == "fix_unavailable"

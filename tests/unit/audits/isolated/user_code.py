@@ -101,12 +101,19 @@ def leaves_a_child() -> dict[str, Any]:
     return good()
 
 
-def train(x: Any, y: Any, seed: int) -> Any:
+def train_with_fix(x: Any, y: Any, *, seed: int, fix: Any = None) -> Any:
+    changes = dict(fix or {})
+    if set(changes) - {"weight_decay"}:
+        raise NotImplementedError("only weight decay")
+    return train(x, y, seed, weight_decay=changes.get("weight_decay", 0.0))
+
+
+def train(x: Any, y: Any, seed: int, weight_decay: float = 0.0) -> Any:
     import torch
 
     torch.manual_seed(seed)
     net = torch.nn.Sequential(torch.nn.Linear(x.shape[1], 3), torch.nn.Softmax(dim=1))
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.1, weight_decay=weight_decay)
     for _ in range(20):
         optimiser.zero_grad()
         torch.nn.functional.nll_loss(torch.log(net(torch.from_numpy(x))), torch.from_numpy(y)).backward()

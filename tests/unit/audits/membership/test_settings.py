@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from audits.membership.judgement import Bound, holm, is_alarm
-from audits.membership.settings import DEEP, QUICK, STANDARD, TIERS, MembershipSettings, read
+from audits.membership.settings import DEFAULT, read
+from audits.policy import load_policy
 from device_client.errors import UsageError
 
 BAD = {
@@ -28,19 +29,16 @@ BAD = {
 def test_wrong_settings_are_refused_by_name(name: str) -> None:
     section, code = BAD[name]
     with pytest.raises(UsageError) as refused:
-        read(section, "policy.toml: membership")
+        read(section, where="policy.toml: membership")
     assert refused.value.code == code
     assert refused.value.where == "policy.toml: membership"
 
 
-def test_a_missing_key_takes_the_value_of_the_tier() -> None:
-    assert read({}, "test") == STANDARD
-    assert read({"shadows": 8}, "test", base=QUICK) == MembershipSettings(
-        max_records=4000, shadows=8, matched_shadows=False, canary_copies=(8,), relabellings=50, art_baseline=False
-    )
-    for tier in TIERS.values():
-        assert read({name: getattr(tier, name) for name in MembershipSettings.__dataclass_fields__}, "test") == tier
-    assert QUICK.shadows < STANDARD.shadows < DEEP.shadows
+def test_a_missing_key_takes_the_value_of_the_standard_tier_and_tiers_grow() -> None:
+    quick, standard, deep = (load_policy(tier=tier).families["membership"] for tier in ("quick", "standard", "deep"))
+    assert read({}, where="test") == DEFAULT == standard
+    assert read({"shadows": 8}, where="test") != DEFAULT
+    assert quick.shadows < standard.shadows < deep.shadows
 
 
 def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
