@@ -1,0 +1,146 @@
+"""Inversion from scores alone: natural evolution strategies in a low-frequency basis, for all classes at once.
+
+Each class climbs the logarithm of its probability. The gradient comes from pairs of mirrored steps (antithetic NES); its
+length is dropped, so that a saturated softmax does not stop the climb, and a small decay pulls back to the start, which
+keeps the image smooth. A class stops when it is sure enough or its questions are used up.
+
+Source: Wierstra 2014 (NES), Ilyas 2018 (mirrored pairs against classifiers). We differ: steps of fixed length, a cosine
+basis, decay. What the images do not show: anything finer than the basis.
+
+Determinism: ``seed``. Cost: at most ``queries`` answers for each class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from audits.blackbox.basis import Basis, low_frequencies
+from audits.blackbox.oracle import FLOOR, Oracle
+from audits.inversion import InputRange
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+_FLAT = 1e-9  # answers that differ by less say nothing about a direction
+
+
+@dataclass(frozen=True)
+class NesSettings:
+    """Budget and shape of the search.
+
+    Attributes:
+        queries: answers for each class, at most.
+        pairs: mirrored pairs for one step.
+        spread: root mean square distance of the asked points, as a share of the input range.
+        step: the same for one step.
+        decay: share of the way back to the start after each step.
+        stop: probability at which a class is done.
+    """
+
+    queries: int
+    pairs: int
+    spread: float
+    step: float
+    decay: float
+    stop: float
+
+
+@dataclass(frozen=True)
+class BlackBoxImages:
+    """What a black-box attack made.
+
+    Attributes:
+        images: float32, (C, ...), in the model's input space.
+        confidence: (C,), what the model gives class c for its image; of a label-only attack 1.0 where the label is right.
+        queries: (C,), answers used for each class; shared ones are divided among the classes, rounded up.
+    """
+
+    images: Floats
+    confidence: Doubles
+    queries: Integers
+
+
+def invert_by_scores(
+    oracle: Oracle, *, start: Floats, bounds: InputRange, settings: NesSettings, seed: int, given: Floats | None = None
+) -> BlackBoxImages:
+    """One image for each class.
+
+    Args:
+        oracle: the model.
+        start: (...), where every class starts: what anybody knows of the domain, never a record.
+        bounds: input range; no question leaves it.
+        settings: budget.
+        seed: of all directions.
+        given: (C, ...), images of another model; a class starts there instead if the model prefers that to ``start``.
+    """
+    search = _Search(oracle, start=start, bounds=bounds, settings=settings, seed=seed)
+    search.begin(given)
+    while len(rows := search.unfinished()):
+        search.advance(rows)
+    return BlackBoxImages(search.render(search.place, np.arange(oracle.classes)), search.confidence, search.asked)
+
+
+class _Search:
+    """The state of all classes; coefficients are in units of the input range."""
+
+    def __init__(self, oracle: Oracle, *, start: Floats, bounds: InputRange, settings: NesSettings, seed: int) -> None:
+        self._oracle, self._bounds, self._settings = oracle, bounds, settings
+        self._basis: Basis = low_frequencies(start.shape)
+        self._rng = np.random.default_rng([seed, 11])
+        classes, length = oracle.classes, float(np.sqrt(start.size))
+        self._step = settings.step * length
+        self._spread = settings.spread * length / float(np.sqrt(self._basis.size))
+        unit = (start.astype(np.float64) - bounds.low) / bounds.width
+        self._origin = np.repeat(unit[None].astype(np.float32), classes, axis=0)
+        self.place = np.zeros((classes, self._basis.size), dtype=np.float32)
+        self.confidence = np.zeros(classes)
+        self.asked = np.zeros(classes, dtype=np.int64)
+
+    def begin(self, given: Floats | None) -> None:
+        """Asks about the start, and about the given images, which a class prefers if the model does."""
+        classes = np.arange(len(self.place))
+        self.confidence = np.repeat(self._oracle.probabilities(self.render(self.place[:1], classes[:1])), len(classes), axis=0)[
+            classes, classes
+        ]
+        self.asked += 1
+        if given is not None and self._settings.queries > 1:
+            found = self._oracle.probabilities(np.ascontiguousarray(given, dtype=np.float32))[classes, classes]
+            better = found > self.confidence
+            self._origin[better] = ((given[better] - self._bounds.low) / self._bounds.width).astype(np.float32)
+            self.confidence = np.maximum(found, self.confidence)
+            self.asked += 1
+
+    def unfinished(self) -> Integers:
+        """Classes that are not sure enough and can pay for one more step."""
+        cost = 2 * self._settings.pairs + 1
+        return np.flatnonzero((self.confidence < self._settings.stop) & (self.asked + cost <= self._settings.queries))
+
+    def advance(self, rows: Integers) -> None:
+        """One step for the classes ``rows``."""
+        pairs = self._settings.pairs
+        directions = self._rng.standard_normal((len(rows), pairs, self._basis.size), dtype=np.float32)
+        offsets = self._spread * np.concatenate([directions, -directions], axis=1)
+        points: Floats = (self.place[rows, None] + offsets).reshape(-1, self._basis.size).astype(np.float32)
+        labels = np.repeat(rows, 2 * pairs)
+        found = self._oracle.probabilities(self.render(points, labels))[np.arange(len(labels)), labels]
+        values = np.log(np.maximum(found, FLOOR)).reshape(len(rows), 2, pairs)
+        gradient = np.einsum("np,npk->nk", values[:, 0] - values[:, 1], directions)
+        norm = np.linalg.norm(gradient, axis=1, keepdims=True)
+        towards = np.divide(gradient, norm, out=np.zeros_like(gradient), where=norm > _FLAT)
+        self.place[rows] = ((1.0 - self._settings.decay) * self.place[rows] + self._step * towards).astype(np.float32)
+        self.confidence[rows] = self._oracle.probabilities(self.render(self.place[rows], rows))[np.arange(len(rows)), rows]
+        self.asked[rows] += 2 * pairs + 1
+
+    def render(self, coefficients: Floats, labels: Integers) -> Floats:
+        """Records inside the range."""
+        flat: Floats = np.clip(self._origin[labels] + self._basis.compose(coefficients), 0.0, 1.0)
+        return to_range(flat, self._bounds)
+
+
+def to_range(unit: Floats, bounds: InputRange) -> Floats:
+    """From units of the range to the model's input; the map may round past the ends."""
+    inside: Floats = np.clip(bounds.low + bounds.width * unit, bounds.low, bounds.high).astype(np.float32)
+    return inside
