@@ -58,7 +58,7 @@ def invert_by_labels(
         bounds: input range; no question leaves it.
         settings: budget.
         seed: of all points.
-        given: (C, ...), images of another model; a class that the model gives them starts there.
+        given: (C, ...), images of another model; a class that the search did not find starts there, if the model agrees.
     """
     walk = _Walk(oracle, start=start, bounds=bounds, settings=settings, seed=seed)
     walk.search()
@@ -99,13 +99,16 @@ class _Walk:
                     self.place[label], self.found[label] = points[hits[0]], True
 
     def adopt(self, given: Floats) -> None:
-        """Starts a class at the given image, as far as the basis shows it, where the model agrees."""
+        """Starts a lost class at the given image, as far as the basis shows it, where the model agrees."""
         unit = (given.astype(np.float64) - self._bounds.low) / self._bounds.width - self._start
         places = (unit.reshape(len(given), -1) @ self._basis.functions.T).astype(np.float32)
-        right = self._oracle.labels(self.render(places)) == np.arange(len(given))
-        self.asked += 1
+        lost = np.flatnonzero(~self.found)
+        if len(lost) == 0:
+            return
+        right = lost[self._oracle.labels(self.render(places[lost])) == lost]
+        self.asked[lost] += 1
         self.place[right] = places[right]
-        self.found |= right
+        self.found[right] = True
 
     def unfinished(self) -> Integers:
         """Classes that have a place and can pay for one more sphere."""

@@ -24,6 +24,7 @@ from audits.inversion import InputRange
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+_LATE = 0.7  # share of the budget after which another model's image is tried
 _FLAT = 1e-9  # answers that differ by less say nothing about a direction
 
 
@@ -74,11 +75,14 @@ def invert_by_scores(
         bounds: input range; no question leaves it.
         settings: budget.
         seed: of all directions.
-        given: (C, ...), images of another model; a class starts there instead if the model prefers that to ``start``.
+        given: (C, ...), images of another model; a class that is not done late in its budget goes on from there, if the
+            model prefers that to what was found.
     """
     search = _Search(oracle, start=start, bounds=bounds, settings=settings, seed=seed)
-    search.begin(given)
+    search.begin()
     while len(rows := search.unfinished()):
+        if given is not None:
+            search.turn_to(given, rows)
         search.advance(rows)
     return BlackBoxImages(search.render(search.place, np.arange(oracle.classes)), search.confidence, search.asked)
 
@@ -98,24 +102,32 @@ class _Search:
         self.place = np.zeros((classes, self._basis.size), dtype=np.float32)
         self.confidence = np.zeros(classes)
         self.asked = np.zeros(classes, dtype=np.int64)
+        self._turned = np.zeros(classes, dtype=np.bool_)
 
-    def begin(self, given: Floats | None) -> None:
-        """Asks about the start, and about the given images, which a class prefers if the model does."""
+    def begin(self) -> None:
+        """Asks about the start; one answer serves all classes, and is counted for each."""
         classes = np.arange(len(self.place))
-        self.confidence = np.repeat(self._oracle.probabilities(self.render(self.place[:1], classes[:1])), len(classes), axis=0)[
-            classes, classes
-        ]
+        self.confidence = self._oracle.probabilities(self.render(self.place[:1], classes[:1]))[0]
         self.asked += 1
-        if given is not None and self._settings.queries > 1:
-            found = self._oracle.probabilities(np.ascontiguousarray(given, dtype=np.float32))[classes, classes]
-            better = found > self.confidence
-            self._origin[better] = ((given[better] - self._bounds.low) / self._bounds.width).astype(np.float32)
-            self.confidence = np.maximum(found, self.confidence)
-            self.asked += 1
+
+    def turn_to(self, given: Floats, rows: Integers) -> None:
+        """Moves late classes to the given image where the model prefers it; each class is asked once."""
+        late = rows[(self.asked[rows] >= _LATE * self._settings.queries) & ~self._turned[rows]]
+        if len(late) == 0:
+            return
+        self._turned[late] = True
+        self.asked[late] += 1
+        images = np.ascontiguousarray(given[late], dtype=np.float32)
+        found = self._oracle.probabilities(images)[np.arange(len(late)), late]
+        better = found > self.confidence[late]
+        moved = late[better]
+        self._origin[moved] = ((images[better] - self._bounds.low) / self._bounds.width).astype(np.float32)
+        self.place[moved] = 0.0
+        self.confidence[moved] = found[better]
 
     def unfinished(self) -> Integers:
         """Classes that are not sure enough and can pay for one more step."""
-        cost = 2 * self._settings.pairs + 1
+        cost = 2 * self._settings.pairs + 2  # a step, its result, and perhaps a look at the given image
         return np.flatnonzero((self.confidence < self._settings.stop) & (self.asked + cost <= self._settings.queries))
 
     def advance(self, rows: Integers) -> None:
