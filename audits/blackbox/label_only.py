@@ -66,7 +66,7 @@ def invert_by_labels(
         walk.adopt(given)
     while len(rows := walk.unfinished()):
         walk.advance(rows)
-    return BlackBoxImages(walk.render(walk.place), walk.found.astype(np.float64), walk.asked)
+    return BlackBoxImages(walk.render(walk.place)[None], walk.found.astype(np.float64)[None], walk.asked)
 
 
 class _Walk:

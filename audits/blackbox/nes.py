@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 _LATE = 0.7  # share of the budget after which another model's image is tried
+_START_NOISE = 0.1  # root mean square distance of later starts, as a share of the input range
 _FLAT = 1e-9  # answers that differ by less say nothing about a direction
 
 
@@ -33,7 +34,8 @@ class NesSettings:
     """Budget and shape of the search.
 
     Attributes:
-        queries: answers for each class, at most.
+        queries: answers for each class, at most, over all restarts.
+        restarts: climbs for each class, as far as its answers last.
         pairs: mirrored pairs for one step.
         spread: root mean square distance of the asked points, as a share of the input range.
         step: the same for one step.
@@ -42,6 +44,7 @@ class NesSettings:
     """
 
     queries: int
+    restarts: int
     pairs: int
     spread: float
     step: float
@@ -54,8 +57,9 @@ class BlackBoxImages:
     """What a black-box attack made.
 
     Attributes:
-        images: float32, (C, ...), in the model's input space.
-        confidence: (C,), what the model gives class c for its image; of a label-only attack 1.0 where the label is right.
+        images: float32, (R, C, ...), in the model's input space; where a class had no answers left for a restart, the image
+            of which the model is surest stands in.
+        confidence: (R, C), what the model gives class c for its images; of a label-only attack 1.0 where the label is right.
         queries: (C,), answers used for each class; shared ones are divided among the classes, rounded up.
     """
 
@@ -67,48 +71,87 @@ class BlackBoxImages:
 def invert_by_scores(
     oracle: Oracle, *, start: Floats, bounds: InputRange, settings: NesSettings, seed: int, given: Floats | None = None
 ) -> BlackBoxImages:
-    """One image for each class.
+    """Images for each class and restart.
 
     Args:
         oracle: the model.
-        start: (...), where every class starts: what anybody knows of the domain, never a record.
+        start: (...), where every class starts first: what anybody knows of the domain, never a record.
         bounds: input range; no question leaves it.
         settings: budget.
-        seed: of all directions.
+        seed: of all directions, and of the later starts, which are low-frequency noise around the first.
         given: (C, ...), images of another model; a class that is not done late in its budget goes on from there, if the
-            model prefers that to what was found.
+            model prefers that to what was found. First climb only.
     """
-    search = _Search(oracle, start=start, bounds=bounds, settings=settings, seed=seed)
-    search.begin()
-    while len(rows := search.unfinished()):
-        if given is not None:
-            search.turn_to(given, rows)
-        search.advance(rows)
-    return BlackBoxImages(search.render(search.place, np.arange(oracle.classes)), search.confidence, search.asked)
+    used = np.zeros(oracle.classes, dtype=np.int64)
+    images, confidence = [], []
+    for restart in range(settings.restarts):
+        left = settings.queries - used
+        able = left > _cost(settings)
+        if not able.any():
+            break
+        search = _Search(oracle, start=start, bounds=bounds, settings=settings, seed=seed, restart=restart, left=left)
+        search.begin(np.flatnonzero(able))
+        while len(rows := search.unfinished()):
+            if given is not None and restart == 0:
+                search.turn_to(given, rows)
+            search.advance(rows)
+        used += search.asked
+        images.append(search.render(search.place, np.arange(oracle.classes)))
+        confidence.append(np.where(able, search.confidence, -1.0))
+    return _filled(np.stack(images), np.stack(confidence), used)
+
+
+def _cost(settings: NesSettings) -> int:
+    """Answers for a step, its result, and perhaps a look at the given image."""
+    return 2 * settings.pairs + 2
+
+
+def _filled(images: Floats, confidence: Doubles, used: Integers) -> BlackBoxImages:
+    """Puts the surest image of a class wherever it could not pay for a restart."""
+    classes = np.arange(images.shape[1])
+    best = confidence.argmax(axis=0)
+    for row in range(len(images)):
+        lost = confidence[row] < 0
+        images[row, lost] = images[best[lost], classes[lost]]
+        confidence[row, lost] = confidence[best[lost], classes[lost]]
+    return BlackBoxImages(images, confidence, used)
 
 
 class _Search:
     """The state of all classes; coefficients are in units of the input range."""
 
-    def __init__(self, oracle: Oracle, *, start: Floats, bounds: InputRange, settings: NesSettings, seed: int) -> None:
+    def __init__(
+        self,
+        oracle: Oracle,
+        *,
+        start: Floats,
+        bounds: InputRange,
+        settings: NesSettings,
+        seed: int,
+        restart: int,
+        left: Integers,
+    ) -> None:
         self._oracle, self._bounds, self._settings = oracle, bounds, settings
         self._basis: Basis = low_frequencies(start.shape)
-        self._rng = np.random.default_rng([seed, 11])
+        self._rng = np.random.default_rng([seed, 11, restart])
         classes, length = oracle.classes, float(np.sqrt(start.size))
         self._step = settings.step * length
         self._spread = settings.spread * length / float(np.sqrt(self._basis.size))
         unit = (start.astype(np.float64) - bounds.low) / bounds.width
         self._origin = np.repeat(unit[None].astype(np.float32), classes, axis=0)
         self.place = np.zeros((classes, self._basis.size), dtype=np.float32)
-        self.confidence = np.zeros(classes)
+        if restart:
+            noise = self._rng.standard_normal(self.place.shape, dtype=np.float32)
+            self.place = (_START_NOISE * length / float(np.sqrt(self._basis.size)) * noise).astype(np.float32)
+        self._left = left
+        self.confidence = np.ones(classes)  # nobody climbs before ``begin``
         self.asked = np.zeros(classes, dtype=np.int64)
         self._turned = np.zeros(classes, dtype=np.bool_)
 
-    def begin(self) -> None:
-        """Asks about the start; one answer serves all classes, and is counted for each."""
-        classes = np.arange(len(self.place))
-        self.confidence = self._oracle.probabilities(self.render(self.place[:1], classes[:1]))[0]
-        self.asked += 1
+    def begin(self, rows: Integers) -> None:
+        """Asks about the starts of the classes ``rows``."""
+        self.confidence[rows] = self._oracle.probabilities(self.render(self.place[rows], rows))[np.arange(len(rows)), rows]
+        self.asked[rows] += 1
 
     def turn_to(self, given: Floats, rows: Integers) -> None:
         """Moves late classes to the given image where the model prefers it; each class is asked once."""
@@ -127,8 +170,8 @@ class _Search:
 
     def unfinished(self) -> Integers:
         """Classes that are not sure enough and can pay for one more step."""
-        cost = 2 * self._settings.pairs + 2  # a step, its result, and perhaps a look at the given image
-        return np.flatnonzero((self.confidence < self._settings.stop) & (self.asked + cost <= self._settings.queries))
+        able = self.asked + _cost(self._settings) <= self._left
+        return np.flatnonzero((self.confidence < self._settings.stop) & able)
 
     def advance(self, rows: Integers) -> None:
         """One step for the classes ``rows``."""

@@ -30,6 +30,7 @@ class RetrievalSettings:
     max_retrieval: float
     max_gap: float
     black_box_queries: int
+    black_box_restarts: int
     black_box_pairs: int
     black_box_spread: float
     black_box_step: float
@@ -49,6 +50,7 @@ class RetrievalSettings:
         """For ``invert_by_scores``."""
         return NesSettings(
             queries=self.black_box_queries,
+            restarts=self.black_box_restarts,
             pairs=self.black_box_pairs,
             spread=self.black_box_spread,
             step=self.black_box_step,
@@ -92,6 +94,7 @@ def read_settings(section: Mapping[str, Any], *, where: str) -> RetrievalSetting
         max_retrieval=table.number("max_retrieval", 0.0, 1.0),
         max_gap=table.number("max_gap", 0.0, 2.0),
         black_box_queries=table.integer("black_box_queries", 10, 1_000_000),
+        black_box_restarts=table.integer("black_box_restarts", 1, 64),
         black_box_pairs=table.integer("black_box_pairs", 1, 10_000),
         black_box_spread=table.number("black_box_spread", 1e-4, 10.0),
         black_box_step=table.number("black_box_step", 1e-5, 1.0),
@@ -110,7 +113,7 @@ def read_settings(section: Mapping[str, Any], *, where: str) -> RetrievalSetting
         raise table.problem("planted_strengths", "the last at least planted_required")
     if settings.label_only_search >= settings.label_only_queries:
         raise table.problem("label_only_search", "below label_only_queries")
-    if 2 * settings.black_box_pairs + 3 > settings.black_box_queries:
+    if 2 * settings.black_box_pairs + 4 > settings.black_box_queries:
         raise table.problem("black_box_pairs", "two answers for each pair within black_box_queries")
     return settings
 

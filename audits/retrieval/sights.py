@@ -31,7 +31,7 @@ class Sight:
     """Images of one attack from outside, and what they cost.
 
     Attributes:
-        images: as a reconstruction with one restart.
+        images: in the form of the white-box attacks.
         queries: (C,), answers used for each class.
         asked: answers in all; less than the sum of ``queries`` where classes shared some.
         stop: confidence at which a class counts as converged.
@@ -98,4 +98,4 @@ def _attack(oracle: Oracle, name: str, scene: Scene, settings: RetrievalSettings
 
 def _sight(name: str, found: BlackBoxImages, asked: int, scene: Scene, settings: RetrievalSettings) -> Sight:
     stop = min(scene.policy.inversion.min_confidence, settings.black_box_stop) if name == BLACK_BOX else 1.0
-    return Sight(Reconstruction(name, found.images[None], found.confidence[None]), found.queries, asked, stop)
+    return Sight(Reconstruction(name, found.images, found.confidence), found.queries, asked, stop)
