@@ -1,106 +1,25 @@
-"""From numbers to findings of the retrieval tests: p-values over all tests, reasons in plain words, numbers for the page."""
+"""From what was found to findings of the retrieval tests: p-values over all tests, and reasons in plain words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from audits.family import Bench
 from audits.finding import Control, FamilyResult, Finding
-from audits.retrieval.identity import Gallery, Retrieval
-from audits.retrieval.masking import Masking
+from audits.retrieval.asked import Asked, full_name
+from audits.retrieval.detail import describe
+from audits.retrieval.found import Identities, Outside
 from audits.retrieval.multiple import holm, over_blocks
-from audits.retrieval.relabelled import Judged, Table
 from audits.retrieval.scene import Scene
-from audits.retrieval.settings import TESTS, RetrievalSettings
-from audits.retrieval.sights import BLACK_BOX, LABEL_ONLY, OUTSIDE, Seen
+from audits.retrieval.settings import RetrievalSettings
+from audits.retrieval.sights import OUTSIDE
 from audits.retrieval.twins import SwapSplit
 from audits.targets import Subject
 
 FAMILY = "retrieval"
 POWER_UNIT = "share of a record in a template that is otherwise the class average"
 Key = tuple[str, str]  # test, subject
-
-
-def full_name(name: str) -> str:
-    """A test's id in findings and policies."""
-    return f"inversion.{name}"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which tests run in a run, given what the attacker holds.
-
-    Attributes:
-        tests: those that run.
-        inside: whether the attacker holds the file.
-        outside: attacks from outside that run.
-        threat_model: of the policy.
-        blocks: tests with null distributions of their own that are judged; they share alpha.
-    """
-
-    tests: tuple[str, ...]
-    inside: bool
-    outside: tuple[str, ...]
-    threat_model: str
-    blocks: int
-
-    def decides(self, attack: str, *, blocked: bool) -> bool:
-        """Whether finding nothing by this attack needs to mean something: no stronger one can be run."""
-        if attack == LABEL_ONLY:
-            return self.threat_model == "label_only"
-        return self.threat_model == "sealed_api" or (self.threat_model == "white_box" and blocked)
-
-    def why_not(self, test: str) -> str:
-        """Why a test is not among those that run."""
-        if test == "swap_split" and not self.inside:
-            return f"needs the file, which the threat model {self.threat_model} does not give"
-        if test == BLACK_BOX and self.threat_model == "label_only":
-            return "needs scores, which the threat model label_only does not give"
-        return "the policy does not ask for it"
-
-
-def access(settings: RetrievalSettings, *, threat_model: str) -> Asked:
-    """What may run: nothing that needs more than the attacker has."""
-    inside = threat_model == "white_box"
-    denied = set() if inside else {"swap_split"}
-    if threat_model == "label_only":
-        denied.add(BLACK_BOX)
-    tests = tuple(name for name in TESTS if name in settings.tests and name not in denied)
-    outside = tuple(name for name in OUTSIDE if name in tests)
-    judged = [bool(outside), "identity" in tests and not settings.identity_is_public, "swap_split" in tests]
-    return Asked(tests, inside, outside, threat_model, max(1, sum(judged)))
-
-
-@dataclass(frozen=True)
-class Identities:
-    """What images retrieved.
-
-    Attributes:
-        gallery: of the held-outs; None where a class has none, or the test does not run.
-        retrieved: by subject and attack.
-        masking: by subject.
-        no_gradient: by subject, why the white-box attacks could not be made; None where they were.
-    """
-
-    gallery: Gallery | None
-    retrieved: Mapping[str, Mapping[str, Retrieval]]
-    masking: Mapping[str, Masking]
-    no_gradient: Mapping[str, str | None]
-
-    def strongest(self, subject: str) -> tuple[str, Retrieval]:
-        """The attack that retrieved most; the first of equals."""
-        return max(self.retrieved[subject].items(), key=lambda item: item[1].retrieved)
-
-
-@dataclass(frozen=True)
-class Outside:
-    """Attacks from outside: the images, and how relabelled memberships judge them; ``thin`` says why they cannot."""
-
-    seen: Mapping[str, Seen]
-    table: Table
-    thin: str | None
 
 
 def collect(
@@ -114,6 +33,7 @@ def collect(
     twins: SwapSplit,
     controls: tuple[Control, ...],
     powers: Mapping[str, float | None],
+    reference: Mapping[str, dict[str, Any]],
 ) -> FamilyResult:
     """All findings with adjusted p-values, and the page's numbers."""
     raw, identity_block = _identity_p_values(identities, public=settings.identity_is_public)
@@ -137,7 +57,9 @@ def collect(
             _swap_split(subject, scene, settings, twins, adjusted=adjusted),
         ]
         found[subject.id] = tuple(made)
-        detail[subject.id] = _detail(subject, identities, outside, twins)
+        detail[subject.id] = describe(subject, identities, outside, twins)
+        if subject.id in reference:
+            detail[subject.id]["reference"] = reference[subject.id]
     deciding = [power for name, power in powers.items() if name == "swap_split" or asked.decides(name, blocked=False)]
     return FamilyResult(
         family=FAMILY,
@@ -270,62 +192,3 @@ def _swap_split(
         undone=undone,
         doubts=doubts,
     )
-
-
-def _detail(subject: Subject, identities: Identities, outside: Outside, twins: SwapSplit) -> dict[str, Any]:
-    """What the page shows of one subject, by test; tests that did not run are absent."""
-    detail: dict[str, Any] = {}
-    if identities.retrieved.get(subject.id):
-        detail["identity"] = _identity_detail(subject.id, identities)
-    if masking := identities.masking.get(subject.id):
-        detail["masking"] = {"own": masking.own, "naive": masking.naive, "transfer": masking.transfer}
-    for name, sight in outside.seen[subject.id].sights.items():
-        found = identities.retrieved.get(subject.id, {}).get(name)
-        classes = len(sight.queries)
-        detail[name] = {
-            "queries_per_class": sight.asked / classes,
-            "most_queries": int(sight.queries.max()),
-            "confidence": [float(value) for value in sight.images.best_confidence()],
-            "converged_share": sight.converged_share,
-            "retrieved": None if found is None else found.retrieved,
-            "classes": classes,
-            "batched": outside.seen[subject.id].batched,
-        } | _judged_detail(outside.table.judged.get((name, subject.id)))
-    if gap := twins.gaps.get(subject.id):
-        detail["swap_split"] = {
-            "attack": gap.attack,
-            "gap": gap.gap,
-            "interval": list(gap.interval),
-            "delta": gap.delta,
-            "delta_interval": None if gap.delta_interval is None else list(gap.delta_interval),
-            "by_class": list(gap.by_class),
-        }
-    return detail
-
-
-def _identity_detail(subject: str, identities: Identities) -> dict[str, Any]:
-    attack, best = identities.strongest(subject)
-    classes = len(best.nearest)
-    return {
-        "attack": attack,
-        "retrieved": best.retrieved,
-        "classes": classes,
-        "interval": list(best.interval),
-        "chance": 1.0 / classes,
-        "p_value": best.p_value,
-        "by_attack": {name: found.retrieved for name, found in identities.retrieved[subject].items()},
-        "no_gradient": identities.no_gradient.get(subject),
-    }
-
-
-def _judged_detail(judged: Judged | None) -> dict[str, Any]:
-    if judged is None:
-        return {}
-    return {
-        "gap": judged.gap,
-        "interval": list(judged.interval),
-        "delta": judged.delta,
-        "delta_interval": None if judged.delta_interval is None else list(judged.delta_interval),
-        "p_value": judged.p_value,
-        "by_class": list(judged.by_class),
-    }

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from audits.data import Floats
 from audits.family import Bench
 from audits.finding import Control, FamilyResult
 from audits.inversion import Reconstruction
-from audits.retrieval import findings
+from audits.retrieval.asked import Asked, access
 from audits.retrieval.controls import (
     ControlModels,
     identity_controls,
@@ -31,7 +32,9 @@ from audits.retrieval.controls import (
     outside_controls,
     smallest_caught,
 )
-from audits.retrieval.findings import Asked, Identities, Outside, access
+from audits.retrieval.cross_check import cross_check
+from audits.retrieval.findings import collect
+from audits.retrieval.found import Identities, Outside
 from audits.retrieval.identity import make_gallery, retrieve
 from audits.retrieval.masking import Masking, measure_masking
 from audits.retrieval.relabelled import Table, judge
@@ -93,13 +96,14 @@ def audit_retrieval(bench: Bench, settings: RetrievalSettings, *, attacked: Mapp
             twins = run_swap_split(bench, scene, settings, blocks=asked.blocks)
         else:
             twins = SwapSplit(dict.fromkeys([subject.id for subject in bench.subjects], asked.why_not("swap_split")))
+        reference = _reference(bench, scene, settings, outside)
     everything = (*more_controls, *judged_controls, *twins.controls)
     powers = {
         name: smallest_caught(everything, prefix=f"{name}:")
         for name in (*OUTSIDE, "swap_split")
         if any(control.name.startswith(f"{name}:") for control in everything)
     }
-    result = findings.collect(
+    result = collect(
         bench,
         scene,
         settings,
@@ -109,6 +113,7 @@ def audit_retrieval(bench: Bench, settings: RetrievalSettings, *, attacked: Mapp
         twins=twins,
         controls=everything,
         powers=powers,
+        reference=reference,
     )
     return RetrievalRun(result, _images(scene, inside, outside))
 
@@ -252,6 +257,17 @@ def _all_images(inside: Attacked | None, outside: Seen) -> Sequence[Reconstructi
 
 def _sighted(seen: Mapping[str, Seen]) -> dict[tuple[str, str], Reconstruction]:
     return {(attack_name, name): sight.images for name, found in seen.items() for attack_name, sight in found.sights.items()}
+
+
+def _reference(bench: Bench, scene: Scene, settings: RetrievalSettings, outside: Mapping[str, Seen]) -> dict[str, dict[str, Any]]:
+    if settings.reference_records == 0:
+        return {}
+    bench.report("running ART beside")
+    return {
+        subject.id: cross_check(subject.model, scene, records=settings.reference_records)
+        for subject in bench.subjects
+        if not outside[subject.id].blocked
+    }
 
 
 def _images(scene: Scene, inside: Mapping[str, Attacked], outside: Mapping[str, Seen]) -> RetrievalImages:

@@ -44,6 +44,7 @@ class RetrievalSettings:
     planted_required: float
     swap_split_attacks: tuple[str, ...]
     swap_split_restarts: int
+    reference_records: int
 
     @property
     def black_box(self) -> NesSettings:
@@ -108,6 +109,7 @@ def read_settings(section: Mapping[str, Any], *, where: str) -> RetrievalSetting
         planted_required=table.number("planted_required", 1e-6, 1.0),
         swap_split_attacks=table.choices("swap_split_attacks", ATTACKS),
         swap_split_restarts=table.integer("swap_split_restarts", 1, 64),
+        reference_records=table.integer("reference_records", 0, 1000),
     )
     if settings.planted_strengths[-1] < settings.planted_required:
         raise table.problem("planted_strengths", "the last at least planted_required")
