@@ -29,7 +29,7 @@ from audits.family import Bench
 from audits.inversion import InputRange, ascend_margin, ascend_probability
 from audits.policy import Policy, load_policy
 from audits.reference.miface import miface_reference
-from audits.retrieval.identity import make_gallery, retrieve
+from audits.retrieval.identity import Gallery, make_gallery, retrieve
 from audits.retrieval.masking import measure_masking
 from audits.retrieval.scene import Scene, make_scene
 from audits.retrieval.settings import RetrievalSettings, default_section, read_settings
@@ -46,7 +46,7 @@ PUBLISHED_ERROR = 7.5  # per cent, softmax regression, Fredrikson 2015
 SPLITS = 5
 WHAT = {
     "A1": ("error of the softmax model, distance from the published 7.5 %", "<=", 1.5, "points"),
-    "A1-retrieved": ("people retrieved from the softmax model at full size", ">=", 40.0, "of 40"),
+    "A1-retrieved": ("people retrieved from it by the pictures that trained, worst split", ">=", 40.0, "of 40"),
     "A1-time": ("whole attack on it", "<", 5.0, "s"),
     "A2": ("largest difference of our MIFace from ART's, three networks", "<=", 1e-4, ""),
     "A3": ("slowest ratio of ART's time to ours, 40 classes in one batch", ">=", 10.0, "times"),
@@ -96,15 +96,16 @@ def faces_goals(*, only: tuple[str, ...] = (), rows: list[dict[str, Any]] | None
 
 
 def published(path: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
-    """A1: the published setting: full size, softmax regression, seven of ten pictures, mean of some splits."""
+    """A1: the published setting: full size, softmax regression, seven of ten pictures, mean of some splits.
+
+    Retrieved among averages of the pictures that trained, as in the paper; beside it, among averages of the unseen three.
+    """
     x, y = load_faces(path, halved=False)
     errors, hits, times = [], [], []
     for seed in range(SPLITS):
         data = faces_data(path, seed=seed, halved=False)
         model = check_model(FacesTrainer("softmax").train(x[data.member], y[data.member], seed=seed), where="softmax")
-        gallery = make_gallery(data, classes=PEOPLE)
-        if gallery is None:
-            raise RuntimeError("every person has held-out pictures")
+        trained_on = _gallery(AuditData(data.x, data.y, ~data.member, data.digest))
         began = time.perf_counter()
         with WhiteBox(model) as box:
             start = torch.from_numpy(np.repeat(x.mean(axis=0, keepdims=True), PEOPLE, axis=0))
@@ -112,8 +113,9 @@ def published(path: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
             times.append(time.perf_counter() - began)
             right = box.probabilities(x).argmax(axis=1) == y
         errors.append(100.0 * float(1.0 - right[~data.member].mean()))
-        hits.append(retrieve(images, gallery).retrieved)
-        rows.append({"split": seed, "test error %": errors[-1], "retrieved": hits[-1], "attack s": times[-1]})
+        hits.append(retrieve(images, trained_on).retrieved)
+        unseen = retrieve(images, _gallery(data)).retrieved
+        rows.append({"split": seed, "test error %": errors[-1], "retrieved": hits[-1], "by unseen": unseen, "attack s": times[-1]})
     return {
         "A1": abs(float(np.mean(errors)) - PUBLISHED_ERROR),
         "A1-retrieved": float(min(hits)),
@@ -130,10 +132,11 @@ def against_art(path: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
     for kind in KINDS:
         with WhiteBox(trained(path, kind)) as box:
             miface_reference(box, start, bounds=UNIT, steps=1, rate=rate)  # imports are not the attack
-            theirs, slow = _timed(
-                lambda box=box, kind=kind: miface_reference(box, start, bounds=UNIT, steps=steps[kind], rate=rate)
-            )
-            ours, fast = _timed(lambda box=box, kind=kind: _miface(box, start, steps=steps[kind], rate=rate))
+            began = time.perf_counter()
+            theirs = miface_reference(box, start, bounds=UNIT, steps=steps[kind], rate=rate)
+            between = time.perf_counter()
+            ours = _miface(box, start, steps=steps[kind], rate=rate)
+            slow, fast = between - began, time.perf_counter() - between
         differences.append(float(np.abs(ours - theirs).max()))
         ratios.append(slow / fast)
         rows.append({"network": kind, "difference": differences[-1], "ART s": slow, "ours s": fast, "ratio": ratios[-1]})
@@ -275,8 +278,11 @@ def _scene(path: Path) -> Scene:
     return make_scene(Bench(original, (), faces_data(path), _policy(), None, None, lambda _: None))
 
 
-def _gallery(data: AuditData) -> Any:
-    return make_gallery(data, classes=PEOPLE)
+def _gallery(data: AuditData) -> Gallery:
+    gallery = make_gallery(data, classes=PEOPLE)
+    if gallery is None:
+        raise RuntimeError("every person has held-out pictures")
+    return gallery
 
 
 def _miface(box: WhiteBox, start: np.ndarray[Any, Any], *, steps: int, rate: float) -> np.ndarray[Any, Any]:
@@ -289,12 +295,6 @@ def _miface(box: WhiteBox, start: np.ndarray[Any, Any], *, steps: int, rate: flo
         bounds=UNIT,
     ).numpy()
     return images
-
-
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.perf_counter()
-    made = call()
-    return made, time.perf_counter() - began
 
 
 if __name__ == "__main__":
