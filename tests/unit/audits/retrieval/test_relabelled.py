@@ -31,7 +31,7 @@ def test_a_copied_record_is_found_and_noise_is_not(scene: Scene) -> None:
     found = judge(
         {("black_box", "original"): noise(0), ("black_box", "small"): copied(scene)}, {}, scene, original="original"
     ).judged
-    assert found["black_box", "small"].p_adjusted <= 0.001
+    assert found["black_box", "small"].p_adjusted <= 0.01  # one image, ten classes: no less than 2^-10
     assert found["black_box", "original"].p_adjusted > 0.05
 
 
