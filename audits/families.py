@@ -78,6 +78,17 @@ class Family:
 FAMILIES: tuple[Family, ...] = (
     Family("instance", (TestKind("inversion.instance", Access.FILE),), "audits.instance:run_instance"),
     Family(
+        "retrieval",
+        (
+            TestKind("inversion.identity", Access.SCORES),
+            TestKind("inversion.black_box", Access.SCORES),
+            TestKind("inversion.label_only", Access.LABELS),
+            TestKind("inversion.swap_split", Access.FILE),
+        ),
+        "audits.retrieval.run:run_retrieval",
+        "audits.retrieval.settings:read_settings",
+    ),
+    Family(
         "membership",
         (
             TestKind("membership.threshold", Access.SCORES),

@@ -78,7 +78,8 @@ def _attack_subjects(desk: _Desk) -> dict[str, Attacked]:
     bench = desk.bench
     bench.report(f"attacking {bench.original.id}")
     first = desk.attack(bench.original.model)
-    attacked = {bench.original.id: first}
+    attacked = bench.attacked
+    attacked[bench.original.id] = first
     for variant in bench.variants:
         bench.report(f"attacking {variant.id}")
         attacked[variant.id] = desk.attack(variant.model, original=first)

@@ -52,6 +52,11 @@ class WhiteBox:
         logits: torch.Tensor = self._tapped(x)[0]
         return logits
 
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """What the file itself puts out, (N, C), rounding included, differentiable; masked where a softmax is quantised."""
+        scores: torch.Tensor = self._program(x)[0]
+        return scores
+
     def probabilities(self, x: Floats) -> npt.NDArray[np.float64]:
         """Class probabilities of the shipped bytes, (N, C), each record alone through the runtime."""
         return self._to_probabilities(self.outputs(x))

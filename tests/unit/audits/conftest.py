@@ -36,7 +36,7 @@ class Case:
 
 @pytest.fixture(scope="session")
 def policy() -> Policy:
-    """The instance family of the built-in policy, with a smaller null distribution, fine enough for its alpha, and fewer controls."""
+    """The instance family of the built-in policy, a smaller null distribution, fine enough for its alpha, and fewer controls."""
     default = load_policy()
     return replace(
         default,

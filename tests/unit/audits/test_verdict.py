@@ -26,6 +26,7 @@ NULL = Control("null", planted=False, held=True, required=True, strength=None, t
 QUIET = Finding(INSTANCE, 0.4, 0.5, "mean_gap", estimate=0.01, interval=(-0.1, 0.1))
 LEAK = replace(QUIET, p_value=0.001, p_adjusted=0.002)
 FACTS = ModelFacts("exact")
+BASE = load_policy()  # before its families are others
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def three_families(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_policy(*required: str, optional: tuple[str, ...] = (), threat_model: str = "white_box") -> Policy:
-    return replace(load_policy(), tests=AskedTests(required or (INSTANCE,), optional), threat_model=threat_model)
+    return replace(BASE, tests=AskedTests(required or (INSTANCE,), optional), threat_model=threat_model)
 
 
 def family(*findings: Finding, name: str = "instance", controls: tuple[Control, ...] = (PLANTED, NULL)) -> FamilyResult:
