@@ -72,6 +72,8 @@ def mitigate(
     limits = IsolationLimits(readable=tuple(path.resolve() for path in readable))
     records = load_data(data, limits=limits)
     made = None if trainer is None else ChildFixTrainer(trainer, like=subject.model, limits=limits)
+    if made is not None:  # asks the child, so that a wrong name is found before any work
+        step(f"{trainer} {'takes' if made.takes_fix else 'does not take'} the keyword fix")
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     outcome = run_mitigation(
         subject.model,

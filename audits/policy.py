@@ -229,12 +229,12 @@ def policy_from_json(value: object, *, where: str) -> Policy:
             },
         )
         _check_required(policy)
-    if policy.decision.alpha * (policy.decision.permutations + 1) < 10:
+    if policy.strictest_alpha * (policy.decision.permutations + 1) < 10:
         raise UsageError(
-            "too few permutations for this alpha",
+            "too few permutations for this alpha, which the families that run share",
             code="policy_value",
             where=where,
-            expected=f"at least {math.ceil(10 / policy.decision.alpha) - 1}",
+            expected=f"at least {math.ceil(10 / policy.strictest_alpha) - 1}",
             actual=policy.decision.permutations,
         )
     return policy

@@ -52,7 +52,9 @@ found = {name: [] for name in names}
 with np.load(sys.argv[2], allow_pickle=False) as rows:
     arrays = {value.name: (rows[value.name], len(value.shape)) for value in session.get_inputs()}
     for row in range(len(next(iter(arrays.values()))[0])):
-        feed = {name: array[row] if rank == array.ndim - 1 else array[row : row + 1] for name, (array, rank) in arrays.items()}
+        feed = {}
+        for name, (array, rank) in arrays.items():
+            feed[name] = np.asarray(array[row]) if rank == array.ndim - 1 else array[row : row + 1]
         for name, value in zip(names, session.run(None, feed)):
             found[name].append(value)
 np.savez(sys.argv[3], **{name: np.concatenate([np.atleast_1d(value) for value in values]) for name, values in found.items()})

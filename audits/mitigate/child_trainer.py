@@ -29,10 +29,14 @@ class ChildFixTrainer:
         entry_point: ``module:function``, importable from the folder of the command.
         like: the audited model.
         limits: bounds of each child.
+
+    Raises:
+        UsageError: not an entry point (``entry_point``).
     """
 
     def __init__(self, entry_point: str, *, like: CheckedModel, limits: IsolationLimits) -> None:
         self._entry, self._like, self._limits = entry_point, like, limits
+        ChildTrainer(entry_point, like=like)  # refuses what is none
 
     @property
     def takes_fix(self) -> bool:

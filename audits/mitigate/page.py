@@ -11,7 +11,7 @@ from pathlib import Path
 from audits.mitigate.outcome import Outcome, frontier
 from audits.mitigate.search import Ending, Standing, State
 
-_STYLE = Path(__file__).parent.with_name("report.css")
+_STYLE = Path(__file__).parents[1] / "report" / "page.css"
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 760, 420, 64, 44
 _COLOURS = {State.CONFIRMED: "#1a7f4b", State.BASELINE: "#16202c", State.UNFINISHED: "#a15c00"}
 _OTHER = "#b3261e"

@@ -22,7 +22,7 @@ from device_client.errors import SealiftError, UsageError
 from device_client.inference.walker import CheckedModel
 from packager.auto.cache import TrialCache
 from packager.auto.choice import SLOWEST, is_plausible, ranked
-from packager.auto.plans import WEIGHTS, arithmetic, coarser, first_wave, gentler, mixed
+from packager.auto.plans import WEIGHTS, arithmetic, coarser, first_wave, gentler, mixed, weights_alone
 from packager.auto.settings import AutoPlan
 from packager.auto.trial import Chain, Trial, describe_chain
 from packager.auto.workshop import Workshop
@@ -158,10 +158,11 @@ class _Run:
 
     def _eight_bits_do(self) -> bool:
         tried = next((trial for trial in self.trials if trial.chain == (WEIGHTS,)), None)
-        return tried is not None and is_plausible(tried, allowed_drop=self._allowed)
+        return tried is not None and tried.model is not None and tried.drop <= self._allowed
 
     def repair(self) -> Iterator[Chain]:
-        """Where small chains miss the budget, or are slow: the same with less in INT8."""
+        """Where small chains may miss the budget, or are slow: weights of more bits, and the same with less in INT8."""
+        yield from self._surer()
         made = [trial for trial in self.trials if trial.model is not None]
         missed = [trial for trial in made if trial.drop > self._allowed and not _is_slow(trial)]
         for trial in sorted(missed, key=lambda trial: trial.drop)[:_MAX_FOLLOWED]:
@@ -169,6 +170,12 @@ class _Run:
         slow = [trial for trial in made if _is_slow(trial)]
         for trial in sorted(slow, key=lambda trial: trial.stored_bytes)[:1]:
             yield from mixed(trial.chain, operators=_PRODUCTS)
+
+    def _surer(self) -> Iterator[Chain]:
+        """Weights of more bits, where the rows leave it open whether those of 8 bits are within the budget."""
+        tried = next((trial for trial in self.trials if trial.chain == (WEIGHTS,)), None)
+        if tried is not None and tried.model is not None and tried.drop + Z95 * tried.spread > self._allowed:
+            yield from weights_alone(eight_bits_do=False)
 
     def refine(self) -> Iterator[Chain]:
         """Where the best is within the budget: the same with coarser weights."""

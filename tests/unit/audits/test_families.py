@@ -69,8 +69,9 @@ MADE = Family(
 
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = (*families.FAMILIES, MADE)
     for module in (families, policy, verdict):
-        monkeypatch.setattr(module, "FAMILIES", (*families.FAMILIES, MADE))
+        monkeypatch.setattr(module, "FAMILIES", known)
     module = ModuleType("made_up_family")
     module.run_made_up = run_made_up  # type: ignore[attr-defined]
     module.read_settings = read_settings  # type: ignore[attr-defined]
@@ -129,7 +130,7 @@ def test_a_family_gives_only_what_it_is_registered_for(tmp_path: Path, monkeypat
 def test_a_table_of_a_family_is_checked_by_it_and_counts_in_the_digest(tmp_path: Path) -> None:
     lines = ["[tests]", 'required = ["made.scores"]']
     plain = sealed(tmp_path, *lines)
-    assert plain.families == {"made": Settings(0.05)}
+    assert plain.families["made"] == Settings(0.05)
     assert sealed(tmp_path, *lines, "[made]", "tolerated = 0.06").digest != plain.digest
     for text, code in (("tolerated = 2", "policy_value"), ("tolerate = 0.1", "policy_unknown_key")):
         with pytest.raises(UsageError) as refused:

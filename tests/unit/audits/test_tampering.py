@@ -211,7 +211,7 @@ def test_a_changed_bundle_is_not_audited_or_attested(
 # The policy
 
 POLICY: dict[str, tuple[str, str]] = {
-    "one number of the policy": ("[decision]\nalpha = 0.02\npermutations = 999\nbootstraps = 300\n", "attestation_policy"),
+    "one number of the policy": ("[decision]\nalpha = 0.02\npermutations = 1999\nbootstraps = 300\n", "attestation_policy"),
     "another tier": ('tier = "standard"\n', "attestation_policy"),
     "another version": ("version = 2\n", "attestation_policy"),
     "another id": ('id = "mine"\n', "attestation_policy"),

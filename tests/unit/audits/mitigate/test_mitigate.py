@@ -249,7 +249,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "records.npz", x=data.x, y=data.y, member=data.member)
     (folder / "original.onnx").write_bytes(original)
     (folder / "policy.toml").write_text(
-        '[decision]\npermutations = 999\nbootstraps = 200\n[inversion]\nattacks = ["logit"]\nrestarts = 2\n', encoding="utf-8"
+        "[tests]\noptional = []\n[decision]\npermutations = 999\nbootstraps = 200\n"
+        '[inversion]\nattacks = ["logit"]\nrestarts = 2\n',
+        encoding="utf-8",
     )
     return folder
 
@@ -282,7 +284,7 @@ def test_the_command_writes_the_frontier_and_says_that_nothing_passes(desk: Path
     [
         ("bundle", (), "file_exists"),
         ("new", ("--only", "magic"), "fix_unknown"),
-        ("new", ("--trainer", "no.such:train"), "entry_point"),
+        ("new", ("--trainer", "nothing"), "entry_point"),
     ],
 )
 def test_a_wrong_option_is_refused_before_any_work(
@@ -290,6 +292,12 @@ def test_a_wrong_option_is_refused_before_any_work(
 ) -> None:
     assert call(desk, out, *more) == 2
     assert json.loads(capsys.readouterr().out)["code"] == code
+    assert not (desk / "new").exists()
+
+
+def test_a_trainer_that_cannot_be_imported_is_refused_before_any_work(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(desk, "new", "--trainer", "no.such:train") == 1
+    assert json.loads(capsys.readouterr().out)["code"] == "isolated_failed"
     assert not (desk / "new").exists()
 
 
