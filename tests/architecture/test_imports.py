@@ -66,7 +66,7 @@ EXTRAS = {
     "device_client": ("device",),
     "packager": ("device", "packager", "train"),
     "update_server": ("server",),
-    "audits": ("device", "audit"),
+    "audits": ("device", "audit", "dp"),
     "demo": ("all",),
     "examples": ("all",),
     "tests": ("dev", "proofs"),
