@@ -173,7 +173,7 @@ def _audit(work: Path, tier: str | None) -> Timed:
     _sealift("audit", "run", "bundle", *inputs, *asked, "--out", out, work=work)
     wall_s = time.monotonic() - began
     found = json.loads((work / out / "audit.json").read_text(encoding="utf-8"))
-    verdicts = {item["id"]: item["verdict"] for item in found["subjects"]}
+    verdicts = {item["id"]: f"{item['verdict']} ({item['reasons'][0]})" for item in found["subjects"]}
     return Timed(tier or "the only one", wall_s, _children_s() - before, verdicts, os.getloadavg()[0])
 
 
