@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.results_file import Goal, Results
 
 ROOT = Path(__file__).resolve().parents[1]
-TAMPERING = "tests/threats/test_audit_tampering.py"  # one test for each way to tamper with bundle, policy, report or attestation
+TAMPERING = "tests/unit/audits/test_tampering.py"  # one test for each way to tamper with bundle, policy, report or attestation
 LEAST_CASES = 30
 _TIMEOUT_S = 1800
 
