@@ -140,7 +140,7 @@ def _tampering() -> Found:
     """A14: how many ways to tamper are refused; one that is let through makes it none."""
     if not (ROOT / TAMPERING).is_file():
         raise _AbsentError(f"this version has no {TAMPERING}")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", TAMPERING]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", TAMPERING]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     refused = passed(done.stdout) if done.returncode == 0 else 0
     wanted = PARTS["tampering"].wanted[0]
