@@ -5,7 +5,8 @@ interval is at most 1.02), and not shown to miss the budget on the rows that the
 error is within.
 Those rows are few, so that a single one can be half a point; whether the budget is met is for the test part to say.
 
-Among those the cost is the size as stored times the latency ratio (or one of the two), and more for accuracy given up: using
+Among those the cost is the size times the latency ratio (or one of the two), and more for accuracy given up: the size is
+the geometric mean of what the bundle stores, which travels, and what the runtime gets, which lies on the device. Using
 the whole budget up must make a variant a fifth smaller or faster, and so must outputs whose error is ten times as large.
 The error of the outputs tells variants apart where the metric cannot, and sees a loss before any row changes its class. It counts
 the less, the further the upper end of the drop's interval is within the budget: then the metric has told.
@@ -47,7 +48,7 @@ def is_plausible(trial: Trial, *, allowed_drop: float) -> bool:
 
 def cost(trial: Trial, *, max_bytes: int, allowed_drop: float, prefer: str) -> float:
     """What a variant costs, as a logarithm: lower is better, 0 is the original."""
-    size = math.log(max(trial.stored_bytes, 1) / max_bytes)
+    size = (math.log(max(trial.stored_bytes, 1)) + math.log(max(trial.size_bytes, 1))) / 2 - math.log(max_bytes)
     latency = math.log(max(trial.latency.ratio, 1e-3)) if trial.latency is not None else 0.0
     budget = max(allowed_drop, 1e-6)
     price = _BUDGET_PRICE * max(trial.drop, 0.0) / budget

@@ -80,6 +80,12 @@ def test_the_preference_decides_between_small_and_fast() -> None:
     assert order(small, fast) == [fast, small]
 
 
+def test_bytes_on_the_device_count_as_much_as_bytes_on_the_way() -> None:
+    packed, large = trial(bytes=300, stored=280), trial(bytes=600, stored=260)
+    assert order(packed, large) == [packed, large]
+    assert order(packed, trial(bytes=300, stored=270))[0] is not packed
+
+
 def test_accuracy_given_up_must_pay_off() -> None:
     exact = trial(stored=300)
     assert order(exact, trial(stored=280, drop=BUDGET))[0] is exact
@@ -88,14 +94,14 @@ def test_accuracy_given_up_must_pay_off() -> None:
 
 def test_a_larger_error_of_the_outputs_must_pay_off_though_no_row_changed() -> None:
     unsure = {"spread": BUDGET}
-    exact = trial(stored=300, distortion=1e-4, **unsure)
-    assert order(exact, trial(stored=280, distortion=1e-2, **unsure))[0] is exact
-    assert order(exact, trial(stored=150, distortion=1e-2, **unsure))[0] is not exact
+    exact = trial(bytes=300, stored=300, distortion=1e-4, **unsure)
+    assert order(exact, trial(bytes=280, stored=280, distortion=1e-2, **unsure))[0] is exact
+    assert order(exact, trial(bytes=150, stored=150, distortion=1e-2, **unsure))[0] is not exact
 
 
 def test_the_surer_the_metric_the_less_the_error_of_the_outputs_counts() -> None:
-    exact = trial(stored=300, distortion=1e-4)
-    coarse = [trial(stored=280, distortion=1e-2, spread=share * BUDGET) for share in (0.0, 0.05, 0.5)]
+    exact = trial(bytes=300, stored=300, distortion=1e-4)
+    coarse = [trial(bytes=280, stored=280, distortion=1e-2, spread=share * BUDGET) for share in (0.0, 0.05, 0.5)]
     assert [order(exact, item)[0] is item for item in coarse] == [True, True, False]
 
 
