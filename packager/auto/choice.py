@@ -6,7 +6,7 @@ error is within.
 Those rows are few, so that a single one can be half a point; whether the budget is met is for the test part to say.
 
 Among those the cost is the size times the latency ratio (or one of the two), and more for accuracy given up: the size is
-the geometric mean of what the bundle stores, which travels, and what the runtime gets, which lies on the device. Using
+a geometric mean of what the bundle stores, which travels, and, with a quarter of the weight, what the runtime gets. Using
 the whole budget up must make a variant a fifth smaller or faster, and so must outputs whose error is ten times as large.
 The error of the outputs tells variants apart where the metric cannot, and sees a loss before any row changes its class. It counts
 the less, the further the upper end of the drop's interval is within the budget: then the metric has told.
@@ -21,6 +21,7 @@ from packager.auto.trial import Trial
 from packager.metrics import Z95
 
 SLOWEST = 1.02
+_RAW_SHARE = 0.25
 _BUDGET_PRICE = 0.2  # in the logarithm of the cost, for a drop as large as the budget
 _DECADE_PRICE = 0.2  # the same, for outputs whose squared error is ten times as large
 _FREE_DISTORTION = 1e-5  # share of the outputs' variance; below it nothing is to be gained
@@ -48,7 +49,8 @@ def is_plausible(trial: Trial, *, allowed_drop: float) -> bool:
 
 def cost(trial: Trial, *, max_bytes: int, allowed_drop: float, prefer: str) -> float:
     """What a variant costs, as a logarithm: lower is better, 0 is the original."""
-    size = (math.log(max(trial.stored_bytes, 1)) + math.log(max(trial.size_bytes, 1))) / 2 - math.log(max_bytes)
+    stored, raw = (math.log(max(size, 1) / max_bytes) for size in (trial.stored_bytes, trial.size_bytes))
+    size = (1 - _RAW_SHARE) * stored + _RAW_SHARE * raw
     latency = math.log(max(trial.latency.ratio, 1e-3)) if trial.latency is not None else 0.0
     budget = max(allowed_drop, 1e-6)
     price = _BUDGET_PRICE * max(trial.drop, 0.0) / budget

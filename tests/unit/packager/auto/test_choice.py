@@ -80,8 +80,9 @@ def test_the_preference_decides_between_small_and_fast() -> None:
     assert order(small, fast) == [fast, small]
 
 
-def test_bytes_on_the_device_count_as_much_as_bytes_on_the_way() -> None:
+def test_bytes_on_the_device_count_too_and_less_than_bytes_on_the_way() -> None:
     packed, large = trial(bytes=300, stored=280), trial(bytes=600, stored=260)
+    assert order(packed, trial(bytes=400, stored=200))[0] is not packed
     assert order(packed, large) == [packed, large]
     assert order(packed, trial(bytes=300, stored=270))[0] is not packed
 
