@@ -10,12 +10,12 @@ import click
 from securesystemslib.signer import Key
 
 from audits.policy import TIERS, Policy, load_policy
+from audits.statement_file import read_statement
 from device_client.bundle.digest import Digest
 from device_client.bundle.layout import LayoutDirectory
 from device_client.bundle.verified import verify_bundle
 from device_client.console import json_option, needs_extra, show, step
 from device_client.errors import UsageError
-from device_client.limits import DEFAULT_LIMITS
 from device_client.text import printable
 from device_client.trust.attestation import VerifiedAudit, verify_attestation
 from device_client.trust.attestation_set import ExpectedPolicy, verify_attestation_set
@@ -175,25 +175,6 @@ def expected_policy(policy: Policy) -> ExpectedPolicy:
     """What statements under a policy must say."""
     ref = PolicyRef(policy.id, policy.version, policy.digest)
     return ExpectedPolicy(ref, policy.tier, policy.threat_model, policy.tests.required)
-
-
-def read_statement(path: Path) -> bytes:
-    """The bytes of a statement's file, one more than the limit at most.
-
-    Raises:
-        UsageError: ``attestation_missing``.
-    """
-    try:
-        with path.open("rb") as file:
-            return file.read(DEFAULT_LIMITS.max_attestation_bytes + 1)
-    except OSError as e:
-        raise UsageError(
-            "cannot read the statement",
-            code="attestation_missing",
-            where=str(path),
-            actual=e.strerror,
-            hint="give a file that `sealift audit attest` wrote",
-        ) from e
 
 
 def met(*, met_all: bool) -> dict[str, object]:

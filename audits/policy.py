@@ -20,7 +20,6 @@ from audits.policy_values import (
     naming,
     read_choice,
     read_choices,
-    read_flag,
     read_integer,
     read_keys,
     read_number,
@@ -52,17 +51,6 @@ class AskedTests:
 
     def __contains__(self, test: str) -> bool:
         return test in self.required or test in self.optional
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What may be saved; the budgets themselves are counts (steps, restarts, queries, shadows) in the families' tables.
-
-    Attributes:
-        early_stopping: a family may stop where what it has clears its threshold either way.
-    """
-
-    early_stopping: bool
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,6 @@ class Policy:
     expiry_days: int
     seed: int
     tests: AskedTests
-    budget: Budget
     decision: Decision
     inversion: InversionSettings
     parity: ParitySettings
@@ -218,7 +205,6 @@ def policy_from_json(value: object, *, where: str) -> Policy:
             expiry_days=read_integer(top, "expiry_days", 1, 400),
             seed=read_integer(top, "seed", 0, 2**31),
             tests=_tests(read_section(top["tests"], AskedTests, f"{where}: tests")),
-            budget=Budget(read_flag(read_section(top["budget"], Budget, f"{where}: budget"), "early_stopping")),
             decision=_decision(read_section(top["decision"], Decision, f"{where}: decision")),
             inversion=_inversion(read_section(top["inversion"], InversionSettings, f"{where}: inversion")),
             parity=_parity(read_section(top["parity"], ParitySettings, f"{where}: parity")),

@@ -7,6 +7,7 @@ that the planted controls measured, not a proof that nothing leaks.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,19 @@ def combine_minimum(p_values: Doubles, *, reference: int) -> Doubles:
     """
     combined: Doubles = rank_p_values(-p_values.min(axis=0)[None, :], reference=reference)[0]
     return combined
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values in the order given; valid whatever the tests have to do with each other.
+
+    Source: Holm 1979, step-down.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def critical_value(p_values: Doubles, *, alpha: float) -> float:

@@ -17,6 +17,7 @@ from securesystemslib.signer import Signer
 from audits.attest import SignedStatements, check_signers, sign_statements, statement_path
 from audits.evidence import SUITE
 from audits.policy import Policy
+from audits.statement_file import read_statement
 from audits.targets import BundleTargets
 from device_client.errors import TrustError, UsageError
 from device_client.limits import DEFAULT_LIMITS
@@ -33,6 +34,8 @@ from device_client.trust.dsse import read_unverified_payload, sign_envelope
 from device_client.trust.files import write_atomic
 
 MAX_WAIVER_DAYS = 90
+
+_HINT = "give a folder that holds a waiver of every variant, or one that does not exist"
 
 
 def waive(
@@ -114,7 +117,7 @@ def add_signatures(
     paths, additions = {}, {}
     for name, wanted in statements_of(targets, policy=policy, reason=reason, days=days, now=now).items():
         path = paths[name] = statement_path(out, name)
-        additions[path] = _signed_too(_read(path), wanted, signers, now=now, where=str(path))
+        additions[path] = _signed_too(read_statement(path, hint=_HINT), wanted, signers, now=now, where=str(path))
     for path, data in additions.items():
         write_atomic(path, data, mode=0o644)
     return paths
@@ -151,17 +154,3 @@ def _said(audit: PrivacyAudit) -> str:
 
 def _at(audit: PrivacyAudit, begin: datetime, lifetime: timedelta) -> PrivacyAudit:
     return replace(audit, audited_at=begin, expires=begin + lifetime)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(DEFAULT_LIMITS.max_attestation_bytes + 1)
-    except OSError as e:
-        raise UsageError(
-            "cannot read the statement",
-            code="attestation_missing",
-            where=str(path),
-            actual=e.strerror,
-            hint="give a folder that holds a waiver of every variant, or one that does not exist",
-        ) from e

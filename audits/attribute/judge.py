@@ -7,7 +7,6 @@ right, *c* that the baseline alone does.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,16 +118,3 @@ def compare_sides(
     estimate = inside.estimate - outside.estimate
     p_value = (1 + int((null >= estimate - 1e-12).sum())) / (resamples + 1)
     return Difference(estimate, percentile_interval(boots[0] - boots[1], confidence=confidence), p_value)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values in the order given.
-
-    Source: Holm 1979.
-    """
-    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = highest
-    return adjusted

@@ -21,7 +21,7 @@ import numpy as np
 
 from audits.attribute.attack import Baseline, Known, attack_guesses, best_baseline, known_to_all
 from audits.attribute.columns import Column, discretise, find_columns
-from audits.attribute.judge import Advantage, advantage, compare_sides, holm
+from audits.attribute.judge import Advantage, advantage, compare_sides
 from audits.attribute.planted import planted_twin
 from audits.attribute.queries import Doubles, label_likelihoods
 from audits.attribute.reference import art_black_box
@@ -29,6 +29,7 @@ from audits.attribute.settings import AttributeSettings
 from audits.data import AuditData, Integers
 from audits.family import Bench
 from audits.finding import Control, FamilyResult, Finding
+from audits.statistics import holm
 from audits.targets import Subject
 from device_client.errors import FormatError, UsageError
 from device_client.inference.walker import CheckedModel, check_model

@@ -8,9 +8,9 @@ from typing import Any
 from audits.finding import Finding
 from audits.membership.detail import TEST_OF
 from audits.membership.draws import Judged
-from audits.membership.judgement import holm
 from audits.membership.settings import TESTS, MembershipSettings
 from audits.membership.state import Read, State
+from audits.statistics import holm
 
 FAMILY = "membership"
 _NO_TRAINER = "no training entry point was given, and this attack needs shadow models"
@@ -20,7 +20,7 @@ _ONE_VERSION = "there is one version of this model alone"
 
 def find(state: State, deltas: Mapping[str, list[dict[str, Any]]]) -> dict[str, tuple[Finding, ...]]:
     """By model, one finding for each test, adjusted for all of them together."""
-    adjusted = holm({key: outcome.p_value for key, outcome in state.outcomes.items()})
+    adjusted = dict(zip(state.outcomes, holm([outcome.p_value for outcome in state.outcomes.values()]), strict=True))
     return {
         subject.id: tuple(_finding(state, subject.id, test, adjusted, deltas.get(subject.id, [])) for test in TESTS)
         for subject in state.bench.subjects

@@ -84,17 +84,6 @@ def is_alarm(p: float, bound: Bound, *, among: int = 1) -> bool:
     return p * bound.compared * among <= bound.alpha
 
 
-def holm(values: Mapping[tuple[str, str], float]) -> dict[tuple[str, str], float]:
-    """Adjusted p-values. Source: Holm 1979; valid whatever the tests have to do with each other."""
-    adjusted: dict[tuple[str, str], float] = {}
-    highest = 0.0
-    ordered = sorted(values.items(), key=lambda item: (item[1], item[0]))
-    for index, (key, value) in enumerate(ordered):
-        highest = max(highest, min(1.0, value * (len(ordered) - index)))
-        adjusted[key] = highest
-    return adjusted
-
-
 def permuted_p(attacks: Mapping[str, Doubles], memberships: Bools, bound: Bound) -> Doubles:
     """The smallest p-value of one model under each of many memberships, (R, E) to (R,)."""
     heldouts = int((~memberships[0]).sum())

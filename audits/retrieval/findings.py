@@ -10,11 +10,12 @@ from audits.finding import Control, FamilyResult, Finding
 from audits.retrieval.asked import Asked, full_name
 from audits.retrieval.detail import describe
 from audits.retrieval.found import Identities, Outside
-from audits.retrieval.multiple import holm, over_blocks
+from audits.retrieval.multiple import over_blocks
 from audits.retrieval.scene import Scene
 from audits.retrieval.settings import RetrievalSettings
 from audits.retrieval.sights import OUTSIDE
 from audits.retrieval.twins import SwapSplit
+from audits.statistics import holm
 from audits.targets import Subject
 
 FAMILY = "retrieval"

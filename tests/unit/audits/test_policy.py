@@ -81,7 +81,6 @@ BAD = {
     "no required test": ("[tests]\nrequired = []\n", "policy_value"),
     "a test that is required and optional": ('[tests]\noptional = ["inversion.instance"]\n', "policy_value"),
     "a test twice": ('[tests]\nrequired = ["inversion.instance", "inversion.instance"]\n', "policy_value"),
-    "early stopping that is a number": ("[budget]\nearly_stopping = 1\n", "policy_value"),
     "a threat model that does not exist": ('threat_model = "nobody"\n', "policy_value"),
     "an attack twice": ('[inversion]\nattacks = ["logit", "logit"]\n', "policy_value"),
     "no planted control": ("[controls]\nplanted_strengths = []\n", "policy_value"),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from audits import statistics
 from audits.statistics import (
     binomial_limit,
     clopper_pearson,
@@ -64,3 +65,8 @@ def test_the_binomial_limit_is_rarely_passed() -> None:
 
 def test_an_interval_holds_the_middle_of_the_samples() -> None:
     assert percentile_interval(np.arange(101.0), confidence=0.9) == pytest.approx((5.0, 95.0))
+
+
+def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
+    assert statistics.holm([0.01, 0.04, 0.03, 0.9]) == pytest.approx([0.04, 0.09, 0.09, 0.9])
+    assert statistics.holm([]) == []

@@ -71,8 +71,5 @@ def test_the_cost_of_quick_is_shared_among_the_variants_and_that_of_standard_is_
     assert (each.id, each.value, each.met) == ("A13", 40.0, True)
 
 
-def test_cost_without_tiers_is_no_figure() -> None:
-    timed = {"the only one": audits_cost.Timed("the only one", 100.0, 90.0, {}, 1.0)}
-    assert [(goal.value, goal.reason) for goal in audits_cost.goals(timed, variants=5, reason="no tiers")] == [
-        (None, "no tiers")
-    ] * 2
+def test_cost_that_was_not_measured_is_no_figure() -> None:
+    assert [(goal.value, goal.reason) for goal in audits_cost.goals({}, variants=5, reason="no faces")] == [(None, "no faces")] * 2

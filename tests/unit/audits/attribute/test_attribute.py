@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audits.attribute.columns import Column, discretise, find_columns
-from audits.attribute.judge import advantage, compare_sides, holm, mcnemar, tango
+from audits.attribute.judge import advantage, compare_sides, mcnemar, tango
 from audits.attribute.planted import planted_twin
 from audits.attribute.queries import label_likelihoods, probabilities
 from audits.attribute.run import TEST, run_attribute
@@ -19,6 +19,7 @@ from audits.data import AuditData
 from audits.family import Bench
 from audits.finding import FamilyResult
 from audits.policy import load_policy
+from audits.statistics import holm
 from audits.targets import ORIGINAL, Subject
 from device_client.errors import UsageError
 from tests.unit.audits import models

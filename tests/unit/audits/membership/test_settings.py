@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from audits.membership.judgement import Bound, holm, is_alarm
+from audits.membership.judgement import Bound, is_alarm
 from audits.membership.settings import DEFAULT, read
 from audits.policy import load_policy
 from device_client.errors import UsageError
@@ -39,11 +39,6 @@ def test_a_missing_key_takes_the_value_of_the_standard_tier_and_tiers_grow() -> 
     assert read({}, where="test") == DEFAULT == standard
     assert read({"shadows": 8}, where="test") != DEFAULT
     assert quick.shadows < standard.shadows < deep.shadows
-
-
-def test_holm_is_bonferroni_for_the_smallest_and_never_falls() -> None:
-    found = holm({("a", "x"): 0.01, ("a", "y"): 0.04, ("b", "x"): 0.03, ("b", "y"): 0.9})
-    assert found == pytest.approx({("a", "x"): 0.04, ("a", "y"): 0.09, ("b", "x"): 0.09, ("b", "y"): 0.9})
 
 
 def test_an_alarm_is_what_would_fail_first() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from audits.data import check_data
 from audits.retrieval.identity import hits_p_value, make_gallery, permuted_alarms, retrieve
-from audits.retrieval.multiple import holm, over_blocks
+from audits.retrieval.multiple import over_blocks
+from audits.statistics import holm
 
 
 def shapes(*, classes: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
