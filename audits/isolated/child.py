@@ -6,13 +6,14 @@ has its name. Whatever the code does ends here: the parent believes bytes that p
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import random
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def main() -> None:
         os._exit(FAILED)
     sys.stdout.flush()
     os._exit(0)  # threads that the code left behind are not ours to wait for
+
+
+def takes_fix(function: Callable[..., Any]) -> bool:
+    """True if the function has a parameter ``fix``, or takes any keyword."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(item.name == "fix" or item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters)
 
 
 def _confine(job: Mapping[str, Any], folder: Path) -> None:
@@ -80,16 +87,12 @@ def _train(job: Mapping[str, Any], folder: Path) -> None:
 
 def _describe(job: Mapping[str, Any], folder: Path) -> None:
     """What is known of a function without calling it: whether it takes the keyword ``fix``, and the digest of its file."""
-    import inspect
-
     from device_client.bundle.digest import Digest
 
     function = inspect.unwrap(load_entry_point(job["entry"]))
-    parameters = inspect.signature(function).parameters.values()
-    takes_fix = any(item.name == "fix" or item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters)
     source = inspect.getsourcefile(function)
     digest = None if source is None else str(Digest.of(Path(source).read_bytes()))
-    _put(folder / "000000.result", json.dumps({"takes_fix": takes_fix, "source": digest}).encode())
+    _put(folder / "000000.result", json.dumps({"takes_fix": takes_fix(function), "source": digest}).encode())
 
 
 def _call(job: Mapping[str, Any], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training with a fix: the protocol, and an entry point called in this process.
+"""Training with a fix: the protocol, and what a training entry point may use for it.
 
 The auditor's entry point is ``train(x, y, *, seed)`` or, to let the search change the training, ``train(x, y, *, seed, fix)``.
 ``fix`` is a mapping; a key that is absent changes nothing:
@@ -18,19 +18,14 @@ ignores a key is found out, because the same seed without a fix gives the same b
 
 from __future__ import annotations
 
-import inspect
 import warnings
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 
 from audits.data import Floats, Integers
-from device_client.bundle.digest import Digest
-from device_client.errors import MissingExtraError, UsageError
-
-_MAX_SOURCE_BYTES = 8 * 1024 * 1024
+from device_client.errors import MissingExtraError
 
 
 class FixTrainer(Protocol):
@@ -53,58 +48,6 @@ class FixTrainer(Protocol):
             seed: of everything random in the training.
             fix: see the module; empty for the usual training.
         """
-
-
-class InProcessTrainer:
-    """Calls the entry point in this very process.
-
-    It isolates nothing: whoever wires the command puts a child process in its place.
-
-    Args:
-        function: ``train(x, y, *, seed)`` or ``train(x, y, *, seed, fix)``, which returns ONNX bytes.
-        name: for errors, and part of ``identity`` together with the function's source file.
-    """
-
-    def __init__(self, function: Callable[..., Any], *, name: str) -> None:
-        self._function = function
-        self._name = name
-
-    @property
-    def takes_fix(self) -> bool:
-        """See ``FixTrainer``."""
-        return takes_fix(self._function)
-
-    @property
-    def identity(self) -> str:
-        """The name and the digest of the file that holds the function; other files that it imports are not in it."""
-        source = inspect.getsourcefile(inspect.unwrap(self._function))
-        if source is None:
-            return self._name
-        with Path(source).open("rb") as file:
-            return f"{self._name}@{Digest.of(file.read(_MAX_SOURCE_BYTES))}"
-
-    def train(self, x: Floats, y: Integers, *, seed: int, fix: Mapping[str, Any]) -> bytes:
-        """See ``FixTrainer``.
-
-        Raises:
-            UsageError: the function does not give bytes (``entry_point``).
-        """
-        made = self._function(x, y, seed=seed, fix=dict(fix)) if fix else self._function(x, y, seed=seed)
-        if type(made) is not bytes:
-            raise UsageError(
-                "the training gave no ONNX bytes",
-                code="entry_point",
-                where=self._name,
-                expected="bytes",
-                actual=type(made).__name__,
-            )
-        return made
-
-
-def takes_fix(function: Callable[..., Any]) -> bool:
-    """True if the function has a parameter ``fix``, or takes any keyword."""
-    parameters = inspect.signature(function).parameters.values()
-    return any(item.name == "fix" or item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters)
 
 
 def smoothed_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, smoothing: float) -> torch.Tensor:

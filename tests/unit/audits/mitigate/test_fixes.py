@@ -12,15 +12,17 @@ import torch
 from onnx import numpy_helper
 
 from audits.data import AuditData
+from audits.isolated.child import takes_fix
 from audits.mitigate.accuracy import class_scores
 from audits.mitigate.fixes import KINDS, Fix, Offer, offer_fixes
 from audits.mitigate.student import distil
 from audits.mitigate.surgery import hide_scores, prune
-from audits.mitigate.training import InProcessTrainer, make_private, smoothed_cross_entropy, takes_fix
+from audits.mitigate.training import make_private, smoothed_cross_entropy
 from audits.mitigate.workshop import Records, Workshop, set_aside
 from device_client.errors import MissingExtraError, UsageError
 from tests.unit.audits import models
 from tests.unit.audits.mitigate import trainers
+from tests.unit.audits.mitigate.in_process import InProcessTrainer
 
 SEALED = {"temperature", "rounding", "top_1", "label_only"}
 

@@ -17,7 +17,6 @@ from audits.mitigate.judge import Effort, InversionJudge, Judged, cheaper
 from audits.mitigate.outcome import Outcome
 from audits.mitigate.run import mitigate
 from audits.mitigate.search import Ending, SearchSettings, State
-from audits.mitigate.training import InProcessTrainer
 from audits.mitigate.trials import Trial, TrialFolder, trial_key
 from audits.policy import Policy, load_policy
 from audits.verdict import Verdict
@@ -27,6 +26,7 @@ from device_client.errors import IntegrityError
 from tests.unit.audits import models
 from tests.unit.audits.attribute import tables
 from tests.unit.audits.mitigate import trainers
+from tests.unit.audits.mitigate.in_process import InProcessTrainer
 from tests.unit.audits.mitigate.judges import ShadowJudge
 from tests.unit.bundle.samples import sample_bundle, write_layout
 
