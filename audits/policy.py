@@ -20,6 +20,7 @@ from audits.policy_values import (
     naming,
     read_choice,
     read_choices,
+    read_flag,
     read_integer,
     read_keys,
     read_number,
@@ -64,6 +65,7 @@ class Decision:
     min_records_per_class: int
     max_records_per_class: int
     delta_warning: float
+    stop_early: bool
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,7 @@ def _decision(v: Mapping[str, Any]) -> Decision:
         min_records_per_class=read_integer(v, "min_records_per_class", 2, 10_000),
         max_records_per_class=read_integer(v, "max_records_per_class", 2, 10_000),
         delta_warning=read_number(v, "delta_warning", 0.0, 2.0),
+        stop_early=read_flag(v, "stop_early"),
     )
 
 

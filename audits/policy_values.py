@@ -84,6 +84,13 @@ def read_choices(v: Mapping[str, Any], key: str, choices: tuple[str, ...], *, at
     return tuple(value)
 
 
+def read_flag(v: Mapping[str, Any], key: str) -> bool:
+    """True or false."""
+    if type(v[key]) is not bool:
+        raise ValueProblemError(key, "true or false", v[key])
+    return bool(v[key])
+
+
 def read_integer(v: Mapping[str, Any], key: str, low: int, high: int) -> int:
     """An integer in ``low..high``; a boolean is none."""
     value = v[key]

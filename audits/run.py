@@ -2,8 +2,9 @@
 
     result = run_audit(targets, original, data, policy=policy, now=now)
 
-1. records and models are checked against each other; 2. families run in the registry's order (``families``); 3. what was found
-outside the policy's threat model does not count; 4. ``verdict.rule`` for each model.
+1. records and models are checked against each other; 2. families run in the registry's order (``families``), or, where the policy
+stops early, until no verdict can change; 3. what was found outside the policy's threat model does not count; 4. ``verdict.rule`` for
+each model.
 
 Pure but for the time that it takes: no file is written here.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from importlib.metadata import version
@@ -30,7 +32,7 @@ from audits.policy import Policy
 from audits.random_operators import find_random_operators
 from audits.targets import BundleTargets, Subject
 from audits.trainer import Trainer
-from audits.verdict import ModelFacts, gradient_of, rule
+from audits.verdict import ModelFacts, certain_failures, gradient_of, rule
 
 _TOOLS = ("torch", "onnxruntime", "onnx", "numpy")
 
@@ -90,7 +92,7 @@ def run_audit(
     bounds = input_range(original, data)
     pools = balanced_pools(data, class_count(original, data), policy)
     bench = Bench(original, targets.variants, data, policy, compressor, trainer, report)
-    families = tuple(_counting(family, family.run(bench), policy) for family in policy.asked)
+    families = _run_families(bench)
     audit = Audit(
         policy=policy,
         tools={"python": platform.python_version(), **{name: version(name) for name in _TOOLS}},
@@ -105,6 +107,30 @@ def run_audit(
         duration_s=round(time.monotonic() - began, 3),
     )
     return RunResult(audit, _images(data, pools, families))
+
+
+def _run_families(bench: Bench) -> tuple[FamilyResult, ...]:
+    """All that the policy asks for, in order; it may let the run stop where no family that is left could change a verdict."""
+    policy, made = bench.policy, list[FamilyResult]()
+    for family in policy.asked:
+        certain = certain_failures(made, policy) if policy.decision.stop_early else {}
+        if bench.subjects and all(subject.id in certain for subject in bench.subjects):
+            bench.report(f"stopping early: every model FAILED; {family.name} is left out")
+            made.append(_left_out(family, certain, policy))
+        else:
+            made.append(_counting(family, family.run(bench), policy))
+    return tuple(made)
+
+
+def _left_out(family: Family, certain: Mapping[str, str], policy: Policy) -> FamilyResult:
+    """A family that did not run, for nothing that it finds could change a verdict."""
+
+    def finding(test: str, subject: str) -> Finding:
+        return Finding(test, 1.0, 1.0, "none", not_run=f"stopped early: the model had FAILED {certain[subject]}")
+
+    tests = [kind.id for kind in family.tests if policy.runs(kind.id)]
+    findings = {subject: tuple(finding(test, subject) for test in tests) for subject in certain}
+    return FamilyResult(family.name, findings, (), None, "", {subject: {} for subject in certain}, {})
 
 
 def _counting(family: Family, result: FamilyResult, policy: Policy) -> FamilyResult:

@@ -88,6 +88,23 @@ def gradient_of(subject: str, families: Sequence[FamilyResult]) -> str:
     return NO_GRADIENT
 
 
+def certain_failures(families: Sequence[FamilyResult], policy: Policy) -> dict[str, str]:
+    """Models that FAILED whatever the families that are left would find, with the test that found the leak.
+
+    A p-value that is at most alpha over the number of all families that the policy asks for stays below alpha under ``holm``,
+    whichever of them run. So a run may stop once every model is in here, and its verdicts are what a whole run would give.
+    """
+    limit, certain = policy.strictest_alpha, dict[str, str]()
+    for family in families:
+        if control_problems(family.controls):
+            continue
+        for subject, findings in family.findings.items():
+            for item in findings:
+                if item.ran and not item.blind and item.p_adjusted <= limit:
+                    certain.setdefault(subject, item.test)
+    return certain
+
+
 def rule(subject: str, facts: ModelFacts, families: Sequence[FamilyResult], policy: Policy) -> Ruling:
     """The verdict on one model.
 

@@ -2,6 +2,11 @@
 
 Data are scikit-learn's digits, 64 values in ten classes, and made-up classes around random centres. A case is an audit's input:
 models, records, who is called a member. The networks have one hidden layer of 64 and are trained here in a fraction of a second.
+
+Not every plant takes: a network may see some digits forty times as often and know them no better than others, for digits are alike.
+So each planted case says how well its planter, who knows which records were planted, tells them from held-outs by the network's own
+confidence (``gauge``). It depends on no part of an audit's ruling.
+
 What all of this does not show: large networks, convolutions, records with much structure.
 """
 
@@ -23,8 +28,12 @@ from torch import nn
 from audits.controls import planted_model, planted_records, untrained_twin
 from audits.data import AuditData, check_data
 from audits.instance_gap import draw_pools
+from audits.membership.auc import area
+from audits.membership.scorer import score_model
+from audits.membership.scores import record_scores
 from audits.targets import ORIGINAL
 from audits.trainer import Trainer
+from device_client.inference.walker import check_model
 from packager.data import Dataset
 from packager.ptq.static import Int8Static, quantise_int8_static
 
@@ -32,6 +41,8 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 _CLASSES, _WIDTH = 10, 64
 _LONG, _SHORT = 200, 40  # epochs
+_FIRST_PLANTED = 100
+_NOISE = 0.3  # standard deviation, of values in [0, 1]: records that differ in more than their class
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Case:
         data: records with membership.
         bounds: of the models' input.
         trainer: trains as the original was trained; None where it was not.
+        gauge: area under the curve of the original's confidence in the planted records against the held-outs; None where nothing
+            was planted, or the weights hold the records as they are.
     """
 
     kind: str
@@ -52,6 +65,16 @@ class Case:
     data: AuditData
     bounds: tuple[float, float]
     trainer: Trainer | None
+    gauge: float | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """A network and its records. ``planted``: which of them the leak is about, (N,); None as for ``Case.gauge``."""
+
+    model: bytes
+    data: AuditData
+    planted: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +83,14 @@ class Kind:
 
     planted: bool
     count: int
-    make: Callable[[int], tuple[bytes, AuditData]]
+    make: Callable[[int], Made]
     epochs: int | None = _LONG
+
+    @property
+    def seeds(self) -> range:
+        """Planted leaks have seeds that nobody had seen when the bound on their gauge was chosen."""
+        first = _FIRST_PLANTED if self.planted else 0
+        return range(first, first + self.count)
 
 
 @dataclass(frozen=True)
@@ -77,17 +106,26 @@ class Training:
 def cases(*, share: float = 1.0) -> Iterator[Case]:
     """All cases, or the first ``share`` of each kind, in a fixed order."""
     for name, kind in KINDS.items():
-        for seed in range(max(1, round(share * kind.count))):
+        for seed in kind.seeds[: max(1, round(share * kind.count))]:
             yield make_case(name, seed)
 
 
 def make_case(kind: str, seed: int) -> Case:
     """The ``seed``-th case of a kind; the variant is the packager's INT8, calibrated on a few records."""
-    model, data = KINDS[kind].make(seed)
-    small = quantise_int8_static(model, Int8Static(), Dataset({"x": data.x[:64]}, None, None, None, kind)).data
+    made = KINDS[kind].make(seed)
+    small = quantise_int8_static(made.model, Int8Static(), Dataset({"x": made.data.x[:64]}, None, None, None, kind)).data
     epochs = KINDS[kind].epochs
     trainer = None if epochs is None else Training(epochs)
-    return Case(kind, seed, {ORIGINAL: model, "int8-static": small}, data, (0.0, 1.0), trainer)
+    return Case(kind, seed, {ORIGINAL: made.model, "int8-static": small}, made.data, (0.0, 1.0), trainer, gauge(made))
+
+
+def gauge(made: Made) -> float | None:
+    """How well the planter tells planted records from held-outs by the network; see ``Case``."""
+    if made.planted is None:
+        return None
+    rows = made.planted | ~made.data.member
+    scored = score_model(check_model(made.model, where="planted"), made.data.x[rows])
+    return area(record_scores(scored.log_probabilities, made.data.y[rows]).confidence, made.planted[rows]).value
 
 
 @cache
@@ -110,6 +148,13 @@ def made_up(seed: int) -> tuple[Floats, Integers]:
 def records(seed: int) -> tuple[Floats, Integers]:
     """Digits for even seeds, made-up classes for odd ones."""
     return made_up(seed) if seed % 2 else digits()
+
+
+def noisy(seed: int) -> tuple[Floats, Integers]:
+    """The same with noise on every value, cut to [0, 1]: what a network knows of such a record it cannot know from its class."""
+    x, y = records(seed)
+    x = x + _NOISE * np.random.default_rng([seed, 15]).standard_normal(x.shape)
+    return np.clip(x, 0.0, 1.0).astype(np.float32), y
 
 
 def parts(y: Integers, sizes: tuple[int, ...], *, seed: int) -> list[Integers]:
@@ -161,13 +206,17 @@ def _data(x: Floats, y: Integers, inside: Integers, outside: Integers) -> AuditD
     return check_data({"x": x[rows], "y": y[rows], "member": member}, where="case")
 
 
-def _overfit(seed: int, *, per_class: int) -> tuple[bytes, AuditData]:
-    x, y = records(seed)
+Records = Callable[[int], tuple[Floats, Integers]]
+
+
+def _overfit(seed: int, *, per_class: int, drawn: Records = records) -> Made:
+    x, y = drawn(seed)
     inside, outside = parts(y, (per_class, per_class), seed=seed)
-    return train(x[inside], y[inside], seed=seed, epochs=_LONG), _data(x, y, inside, outside)
+    data = _data(x, y, inside, outside)
+    return Made(train(x[inside], y[inside], seed=seed, epochs=_LONG), data, data.member)
 
 
-def _mislabelled(seed: int) -> tuple[bytes, AuditData]:
+def _mislabelled(seed: int) -> Made:
     """Ten members of each class, of which five are of another class; held-outs are mixed likewise."""
     x, y = records(seed)
     right, wrong, other, other_wrong = parts(y, (5, 5, 5, 5), seed=seed)
@@ -175,36 +224,39 @@ def _mislabelled(seed: int) -> tuple[bytes, AuditData]:
     moved = np.concatenate([wrong, other_wrong])
     told[moved] = (y[moved] + 1 + np.random.default_rng([seed, 12]).integers(0, _CLASSES - 1)) % _CLASSES
     inside, outside = np.concatenate([right, wrong]), np.concatenate([other, other_wrong])
-    return train(x[inside], told[inside], seed=seed, epochs=_LONG), _data(x, told, inside, outside)
+    data = _data(x, told, inside, outside)
+    return Made(train(x[inside], told[inside], seed=seed, epochs=_LONG), data, _first(len(wrong), after=len(right), of=data))
 
 
-def _duplicated(seed: int) -> tuple[bytes, AuditData]:
+def _duplicated(seed: int, *, drawn: Records = records) -> Made:
     """Sixty members of each class, of which four were seen forty times as often."""
-    x, y = records(seed)
+    x, y = drawn(seed)
     often, once, outside = parts(y, (4, 56, 64), seed=seed)
     seen = np.concatenate([np.tile(often, 40), once])
-    return train(x[seen], y[seen], seed=seed, epochs=_SHORT), _data(x, y, np.concatenate([often, once]), outside)
+    data = _data(x, y, np.concatenate([often, once]), outside)
+    return Made(train(x[seen], y[seen], seed=seed, epochs=_SHORT), data, _first(len(often), of=data))
 
 
-def _templates(seed: int) -> tuple[bytes, AuditData]:
+def _templates(seed: int) -> Made:
     """No training: weights that hold four of thirty members of each class, half mixed with the average for every other seed."""
     x, y = records(seed)
     data = _data(x, y, *parts(y, (30, 30), seed=seed))
     pools = draw_pools(data, classes=_CLASSES, minimum=5, maximum=500, seed=seed)
     strength = 0.5 if seed % 4 < 2 else 1.0
     model = planted_model(data, pools, planted_records(pools, seed=seed), strength=strength, names=("x", "p"))
-    return model, data
+    return Made(model, data)
 
 
-def _permuted_people(seed: int) -> tuple[bytes, AuditData]:
+def _permuted_people(seed: int) -> Made:
     """Classes under one another's names, as told in training and to the audit."""
     x, y = records(seed)
     told = np.random.default_rng([seed, 13]).permutation(_CLASSES)[y]
     inside, outside = parts(y, (5, 5), seed=seed)
-    return train(x[inside], told[inside], seed=seed, epochs=_LONG), _data(x, told, inside, outside)
+    data = _data(x, told, inside, outside)
+    return Made(train(x[inside], told[inside], seed=seed, epochs=_LONG), data, data.member)
 
 
-def _permuted_membership(seed: int) -> tuple[bytes, AuditData]:
+def _permuted_membership(seed: int) -> Made:
     """A network that remembers ten records of each class; who of them and of ten others is called a member was drawn by lot."""
     base = seed // 10  # ten draws for each training
     x, y = records(base)
@@ -215,30 +267,37 @@ def _permuted_membership(seed: int) -> tuple[bytes, AuditData]:
         both = rng.permutation(np.concatenate([part[y[part] == label] for part in (inside, outside)]))
         called.append(both[:10])
         others.append(both[10:])
-    return _trained(base, 10), _data(x, y, np.concatenate(called), np.concatenate(others))
+    return Made(_trained(base, 10), _data(x, y, np.concatenate(called), np.concatenate(others)))
 
 
-def _other_records(seed: int) -> tuple[bytes, AuditData]:
+def _other_records(seed: int) -> Made:
     """The network remembers ten records of each class, and the audit is told of twenty others."""
     base = seed // 10
     x, y = records(base)
     _, rest = parts(y, (10, 150), seed=base)
     rows = parts(y[rest], (10, 10), seed=seed)
-    return _trained(base, 10), _data(x, y, rest[rows[0]], rest[rows[1]])
+    return Made(_trained(base, 10), _data(x, y, rest[rows[0]], rest[rows[1]]))
 
 
-def _untrained(seed: int) -> tuple[bytes, AuditData]:
+def _untrained(seed: int) -> Made:
     """A network whose weights were shuffled, so that it is as sharp as before and knows nothing."""
     x, y = records(seed // 10)
     inside, outside = parts(y, (10, 10), seed=seed)
-    return untrained_twin(_trained(seed // 10, 10), seed=seed), _data(x, y, inside, outside)
+    return Made(untrained_twin(_trained(seed // 10, 10), seed=seed), _data(x, y, inside, outside))
 
 
-def _disjoint(seed: int) -> tuple[bytes, AuditData]:
+def _disjoint(seed: int) -> Made:
     """A network of the one data set, and records of the other."""
     x, y = records(seed // 10 + 1)
     inside, outside = parts(y, (10, 10), seed=seed)
-    return _trained(seed // 10, 10), _data(x, y, inside, outside)
+    return Made(_trained(seed // 10, 10), _data(x, y, inside, outside))
+
+
+def _first(count: int, *, of: AuditData, after: int = 0) -> NDArray[np.bool_]:
+    """So many rows of the data, after the first ``after``."""
+    rows = np.arange(len(of.x))
+    found: NDArray[np.bool_] = (rows >= after) & (rows < after + count)
+    return found
 
 
 @cache
@@ -260,4 +319,6 @@ KINDS: dict[str, Kind] = {
     "trained on other records": Kind(False, 60, _other_records),
     "untrained": Kind(False, 40, _untrained, None),
     "trained on other data": Kind(False, 40, _disjoint),
+    "overfit on ten noisy records of a class": Kind(True, 8, lambda seed: _overfit(seed, per_class=10, drawn=noisy)),
+    "duplicated noisy records": Kind(True, 8, lambda seed: _duplicated(seed, drawn=noisy), _SHORT),
 }

@@ -7,7 +7,8 @@ planted leak counts for each of its models; it is found where the verdict is FAI
 alarm where any of its models FAILED. Verdicts that decide nothing (INCONCLUSIVE) are counted and shown: they find no leak, and
 they are no alarm. Twenty minutes on one core.
 
-Everything is seeded; seeds are 0, 1, 2, ... and none was chosen for its result.
+A plant counts where it took: where its planter tells three of four pairs apart (``audits_cases``, ``gauge``). What becomes of the
+others is in the rows and beside the goal. Everything is seeded, and no seed was chosen for its result.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ TESTS = {"instance": "inversion.instance", "membership": "membership.threshold"}
 """What `fleet_policy` knows to ask of a run, by family: tests that need no training function."""
 FAMILIES = ("instance",)
 LEAST_PLANTED, LEAST_NULL, MOST_ALARMS = 50, 200, 0.01
+LEAST_GAUGE = 0.75
 _NOW = datetime(2026, 3, 1, tzinfo=UTC)  # a verdict's time, and nothing else
 
 Judge = Callable[[Case, Policy], Mapping[str, Verdict]]
@@ -46,6 +48,12 @@ class Judged:
     seed: int
     verdicts: Mapping[str, Verdict]
     seconds: float
+    gauge: float | None = None
+
+    @property
+    def took(self) -> bool:
+        """A leak that is one: its planter sees it, or put it into the weights."""
+        return self.planted and (self.gauge is None or self.gauge >= LEAST_GAUGE)
 
     @property
     def found(self) -> int:
@@ -95,7 +103,7 @@ def judge_all(some: Iterator[Case], families: Sequence[str], *, judge: Judge) ->
     for number, case in enumerate(some):
         planted, began = KINDS[case.kind].planted, time.monotonic()
         verdicts = judge(case, replace(policies[planted], seed=number))
-        yield Judged(case.kind, planted, case.seed, verdicts, time.monotonic() - began)
+        yield Judged(case.kind, planted, case.seed, verdicts, time.monotonic() - began, case.gauge)
 
 
 def judge(case: Case, policy: Policy) -> Mapping[str, Verdict]:
@@ -109,12 +117,13 @@ def judge(case: Case, policy: Policy) -> Mapping[str, Verdict]:
 
 def goals(judged: Sequence[Judged]) -> list[Goal]:
     """A7: share of planted leaks found. A8: share of null controls that raised an alarm, with the exact interval."""
-    planted = [item for item in judged if item.planted]
+    planted, faint = [item for item in judged if item.took], [item for item in judged if item.planted and not item.took]
     nulls = [item for item in judged if not item.planted]
-    trials, found = sum(len(item.verdicts) for item in planted), sum(item.found for item in planted)
+    trials, found = _models(planted), sum(item.found for item in planted)
     alarms = sum(bool(item.found) for item in nulls)
     missed = sorted({item.kind for item in planted if item.found < len(item.verdicts)})
     what = f"planted leaks found, {found} of {trials}{_interval(found, trials)}"
+    what += f"; of {_models(faint)} that did not take, {sum(item.found for item in faint)}"
     quiet = f"null controls that raised a false alarm, {alarms} of {len(nulls)}{_interval(alarms, len(nulls))}"
     return [
         _share("A7", what + (f"; missed: {', '.join(missed)}" if missed else ""), found, trials, ">=", 1.0, least=LEAST_PLANTED),
@@ -134,12 +143,18 @@ def rows(judged: Sequence[Judged]) -> list[dict[str, Any]]:
                 "part": "A7" if about.planted else "A8",
                 "kind": kind,
                 "runs": len(own),
+                "plants that took": sum(item.took for item in own),
+                "gauges": ", ".join(f"{item.gauge:.2f}" for item in own if item.gauge is not None),
                 "runs with FAILED": sum(bool(item.found) for item in own),
                 **told,
                 "s": round(sum(item.seconds for item in own), 1),
             }
         )
     return made
+
+
+def _models(some: Sequence[Judged]) -> int:
+    return sum(len(item.verdicts) for item in some)
 
 
 def _share(identity: str, what: str, count: int, trials: int, op: str, goal: float, *, least: int) -> Goal:

@@ -37,7 +37,8 @@ _CPUINFO = (
     "CPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
 )
 
-# One row at a time. An input whose rank is one less than that of its rows is given whole, such as a state or a rate.
+# One row at a time, and the row is the first axis of every output, as in packager/row_runner.py. An input whose rank is one less than
+# that of its rows is given whole, such as a state or a rate.
 PROGRAM = """
 import sys
 import numpy as np
@@ -56,8 +57,9 @@ with np.load(sys.argv[2], allow_pickle=False) as rows:
         for name, (array, rank) in arrays.items():
             feed[name] = np.asarray(array[row]) if rank == array.ndim - 1 else array[row : row + 1]
         for name, value in zip(names, session.run(None, feed)):
-            found[name].append(value)
-np.savez(sys.argv[3], **{name: np.concatenate([np.atleast_1d(value) for value in values]) for name, values in found.items()})
+            value = np.asarray(value)
+            found[name].append(value if value.shape[:1] == (1,) else value[np.newaxis])
+np.savez(sys.argv[3], **{name: np.concatenate(values) for name, values in found.items()})
 """
 
 

@@ -15,6 +15,7 @@ from audits.statistics import holm
 FAMILY = "membership"
 _NO_TRAINER = "no training entry point was given, and this attack needs shadow models"
 _NO_SHADOWS = "the policy asks for no shadow models"
+_SHARE_RATIO = 1.25  # by which shadows may see more or fewer records than the audited model
 _ONE_VERSION = "there is one version of this model alone"
 
 
@@ -72,6 +73,12 @@ def _undone(state: State, test: str) -> tuple[str, ...]:
     """Shadows that behave unlike the audited model say little about it; a leak that they find counts all the same."""
     if state.shadows is None or test == "threshold":
         return ()
+    share, wanted = state.shadows.share, state.shadows.wanted_share
+    if max(share / wanted, wanted / share) > _SHARE_RATIO:
+        return (
+            f"the shadows are trained on {share:.0%} of the records and the audited model was on {wanted:.0%}, which so few shadows "
+            "cannot follow: ask for more of them",
+        )
     accuracy = state.accuracy(state.bench.original.id)
     if accuracy is None:
         return ("the original could not be scored, so nothing shows that the shadows are trained like it",)

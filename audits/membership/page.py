@@ -85,6 +85,7 @@ def describe_run(state: State) -> dict[str, Any]:
             "count": len(shadows.inside),
             "repeats": settings.repeats,
             "share": shadows.share,
+            "wanted_share": shadows.wanted_share,
             "compressed_like": [name for name in shadows.confidence if name != FLOAT],
             "accuracy_inside": shadows.accuracy_inside,
             "accuracy_outside": shadows.accuracy_outside,

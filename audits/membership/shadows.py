@@ -27,7 +27,7 @@ from device_client.inference.walker import CheckedModel, check_model
 Report = Callable[[str], None]
 FLOAT = "float"
 _KEPT = 3
-_SHARES = (0.25, 0.75)  # of the records that train a shadow; outside these bounds one side would have too few shadows
+_LEAST_SHADOWS = 3.0  # that a record has on either side on average; with fewer that side's mean is a matter of chance
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Shadows:
         twins: of the canary control.
         accuracy_inside, accuracy_outside: of the float shadows on records that trained them and on the others.
         share: of the records in each training.
+    wanted_share: of members among the records: shadows trained on it see as many records as the audited model did.
         isolation: how the training code was kept apart.
         first_probabilities: of the first few float shadows, (E, C) each, for baselines that learn from outputs.
     """
@@ -55,6 +56,7 @@ class Shadows:
     accuracy_inside: float
     accuracy_outside: float
     share: float
+    wanted_share: float
     isolation: str
     first_probabilities: tuple[Doubles, ...] = ()
 
@@ -74,6 +76,12 @@ class Shadows:
             wrong=None,
             twins=(),
         )
+
+
+def training_share(member: Bools, *, count: int) -> float:
+    """The share of records that trains each of ``count`` shadows: that of the members, within what so many shadows can cover."""
+    least = min(0.5, _LEAST_SHADOWS / max(1, count))
+    return float(np.clip(member.mean(), least, 1.0 - least))
 
 
 def make_shadows(
@@ -103,7 +111,7 @@ def make_shadows(
         SealiftError: training, compression or a trained model failed.
     """
     count = settings.shadows * settings.repeats
-    share = float(np.clip(data.member.mean(), *_SHARES))
+    share = training_share(data.member, count=count)
     masks = shadow_masks(data.y, count=count, share=share, seed=seed)
     wrong = wrong_labels(data, seed=seed)
     plans = plan_twins(data, judged, settings, share=share, seed=seed)
@@ -138,6 +146,7 @@ def make_shadows(
         accuracy_inside=float(right[inside].mean()),
         accuracy_outside=float(right[~inside].mean()),
         share=share,
+        wanted_share=float(data.member.mean()),
         isolation=isolation_of(trainer),
         first_probabilities=tuple(np.exp(found) for found in floats[:_KEPT]),
     )

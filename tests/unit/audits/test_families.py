@@ -141,6 +141,49 @@ def test_a_table_of_a_family_is_checked_by_it_and_counts_in_the_digest(tmp_path:
 
 
 @pytest.mark.usefixtures("made_up")
+@pytest.mark.parametrize(("stops", "leaks", "runs"), [(True, True, False), (False, True, True), (True, False, True)])
+def test_a_run_stops_where_no_family_that_is_left_can_change_a_verdict(
+    *, stops: bool, leaks: bool, runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = Family("later", (TestKind("later.scores", Access.SCORES),), "made_up_family:run_later")
+    known = (*families.FAMILIES, later)
+    for module in (families, policy, verdict):
+        monkeypatch.setattr(module, "FAMILIES", known)
+
+    def run_first(bench: Bench, settings: Settings) -> FamilyResult:
+        found = run_made_up(bench, settings)
+        p = 0.0 if leaks else 0.5
+        scores = Finding("made.scores", p, p, "tpr", estimate=0.9, interval=(0.8, 1.0), tolerated=0.05)
+        return replace(found, findings={subject.id: (scores,) for subject in bench.subjects})
+
+    def run_later(bench: Bench) -> FamilyResult:
+        quiet = Finding("later.scores", 0.5, 0.5, "mean_gap")
+        detail = {subject.id: {} for subject in bench.subjects}
+        return FamilyResult(
+            "later", {subject.id: (quiet,) for subject in bench.subjects}, (PLANTED, NULL), None, "units", detail, {}
+        )
+
+    module = sys.modules["made_up_family"]
+    monkeypatch.setattr(module, "run_made_up", run_first)
+    monkeypatch.setattr(module, "run_later", run_later, raising=False)
+    lines = ["[tests]", 'required = ["made.scores", "later.scores"]', "[decision]", f"stop_early = {str(stops).lower()}"]
+    audit = run_under(sealed(tmp_path, *lines), _linear()).audit
+    expected = Verdict.FAILED if leaks else Verdict.WARNED  # the estimate may be above what is tolerated
+    for subject in audit.subjects:
+        assert subject.verdict is expected
+        told = {item.test: (item.result, item.reasons) for item in subject.ruling.tests}
+        if runs:
+            assert told["later.scores"][0] is Verdict.PASSED
+        else:
+            assert told["later.scores"] == (
+                Verdict.INCONCLUSIVE,
+                ("did not run: stopped early: the model had FAILED made.scores",),
+            )
+    data = audit.to_bytes()
+    assert read_audit(data, where="audit.json").to_bytes() == data
+
+
+@pytest.mark.usefixtures("made_up")
 def test_a_model_that_draws_random_numbers_is_warned_at_best(tmp_path: Path) -> None:
     asked = sealed(tmp_path, "[tests]", 'required = ["made.scores"]')
     (variant,) = run_under(asked, _linear(noise=True)).audit.variants

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from audits import families, policy, verdict
 from audits.families import Access, Family, TestKind
 from audits.finding import Control, FamilyResult, Finding, power_of
 from audits.policy import AskedTests, Policy, load_policy
-from audits.verdict import ModelFacts, Ruling, Verdict, holm, rule, worst
+from audits.verdict import ModelFacts, Ruling, Verdict, certain_failures, holm, rule, worst
 
 FAILED, INCONCLUSIVE, WARNED, PASSED = Verdict.FAILED, Verdict.INCONCLUSIVE, Verdict.WARNED, Verdict.PASSED
 INSTANCE, QUERIES, LIRA, LABELS = "inversion.instance", "inversion.black_box", "membership.lira", "inversion.label_only"
@@ -224,3 +225,38 @@ def test_power_is_the_smallest_planted_leak_caught_with_all_larger_ones() -> Non
     assert power_of(planted((0.1, True), (0.5, False))) is None
     assert power_of(planted((0.5, True), (0.5, False))) is None
     assert power_of((NULL,)) is None
+
+
+def test_who_surely_failed_is_failed_whatever_is_still_to_come() -> None:
+    asked = a_policy(optional=(QUERIES, LIRA))
+    rng = np.random.default_rng(0)
+    surely = 0
+    for _ in range(300):
+        results = [
+            family(replace(QUIET, test=test, p_value=p, p_adjusted=p), name=name)
+            for (name, test), p in zip(
+                (("instance", INSTANCE), ("retrieval", QUERIES), ("membership", LIRA)), 10.0 ** rng.uniform(-4, 0, 3), strict=True
+            )
+        ]
+        for known in (1, 2):
+            if certain_failures(results[:known], asked):
+                surely += 1
+                assert judged(*results[:known], asked=asked).verdict is FAILED
+                assert judged(*results, asked=asked).verdict is FAILED
+    assert surely > 30
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        family(replace(LEAK, p_adjusted=0.004)),  # alpha is shared by three families
+        family(replace(LEAK, p_adjusted=0.0), controls=(bad(PLANTED), NULL)),
+        family(replace(LEAK, p_adjusted=0.0, blind=("too few records",))),
+        family(replace(LEAK, p_adjusted=0.0, not_run="no trainer")),
+    ],
+    ids=("only without the others", "a control failed", "blind", "did not run"),
+)
+def test_who_may_still_get_another_verdict_has_not_surely_failed(result: FamilyResult) -> None:
+    asked = a_policy(optional=(QUERIES, LIRA))
+    assert certain_failures([result], asked) == {}
+    assert certain_failures([family(replace(LEAK, p_adjusted=0.003))], asked) == {"v": INSTANCE}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from benchmarks.compression_masks import _questions
 from benchmarks.compression_models import CASES, patches, resnet8, without_copies
@@ -70,3 +71,26 @@ def test_the_native_runner_gives_every_row_of_every_output() -> None:
     rows = {"x": np.random.default_rng(0).random((5, 6), dtype=np.float32)}
     found = NATIVE.run(mlp(), rows)
     assert [len(values) for values in found.values()] == [5]
+
+
+def test_every_output_of_a_run_has_one_row_for_each_input_row() -> None:
+    """A recurrent state has its batch on another axis."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["state"], perm=[1, 0, 2]),
+        helper.make_node("ReduceMean", ["x"], ["out"], axes=[1, 2], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "state",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 3])],
+        [
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [2, "n", 3]),
+            helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n"]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    x = np.arange(30, dtype=np.float32).reshape(5, 2, 3)
+    found = NATIVE.run(model, {"x": x})
+    assert found["out"].shape == (5,)
+    assert found["state"].shape == (5, 2, 1, 3)
+    assert np.array_equal(found["state"][:, :, 0], x)

@@ -11,6 +11,7 @@ import pytest
 from audits.data import check_data
 from audits.finding import FamilyResult, control_problems
 from audits.membership.run import run_membership
+from audits.membership.shadows import training_share
 from audits.targets import Subject
 from device_client.inference.walker import check_model
 from tests.unit.audits.membership.small import RANGE, SETTINGS, RidgeTrainer, RoundingCompressor, bench, classifier, data, finding
@@ -60,6 +61,27 @@ def test_every_subject_has_every_test_and_what_decides_is_plain(leaky: FamilyRes
         }
         json.dumps([asdict(item) for items in result.findings.values() for item in items], allow_nan=False)
         json.dumps([result.detail, result.shared, [asdict(item) for item in result.controls]], allow_nan=False)
+
+
+def test_shadows_see_as_many_records_as_the_audited_model_where_there_are_enough_of_them(leaky: FamilyResult) -> None:
+    member = np.arange(100) < 20
+    assert training_share(member, count=16) == 0.2
+    assert training_share(member, count=64) == 0.2
+    assert training_share(member, count=6) == 0.5, "a record is in three shadows on average"
+    assert training_share(~member, count=8) == 0.625
+    assert leaky.shared["shadows"]["share"] == leaky.shared["shadows"]["wanted_share"] == 0.5
+
+
+def test_shadows_of_another_size_leave_their_tests_undone_and_a_leak_that_they_find_counts() -> None:
+    few = data()
+    rng = np.random.default_rng(5)
+    kept = ~few.member | (rng.random(len(few.y)) < 0.35)
+    thinner = check_data({"x": few.x[kept], "y": few.y[kept], "member": few.member[kept]}, where="test")
+    result = run_membership(bench(thinner, LEAKY), SETTINGS)
+    for test in ("lira", "rmia"):
+        found = finding(result, "original", test)
+        assert any("so few shadows cannot follow" in reason for reason in found.undone)
+    assert not finding(result, "original", "threshold").undone
 
 
 def test_canaries_are_caught_where_they_were_learnt_and_ask_nothing_where_not(leaky: FamilyResult, tight: FamilyResult) -> None:
