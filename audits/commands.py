@@ -72,13 +72,7 @@ def run(
     if out.exists():
         raise UsageError("the output folder exists", code="file_exists", where=str(out), hint="choose another --out")
     policy = load_policy(policy_file, tier=tier)
-    if recipe is not None and not recipe.is_file():
-        raise UsageError(
-            "cannot read the recipe",
-            code="recipe_missing",
-            where=str(recipe),
-            hint="give the recipe of the bundle, or leave it out",
-        )
+    compressor = None if recipe is None else PackCompressor(recipe)
     targets = load_bundle(bundle)
     uncompressed = load_original(original, like=targets)
     limits = IsolationLimits(readable=tuple(path.resolve() for path in readable))
@@ -88,7 +82,7 @@ def run(
         load_data(data, limits=limits),
         policy=policy,
         now=utc_now(),
-        compressor=None if recipe is None else PackCompressor(recipe),
+        compressor=compressor,
         trainer=None if trainer is None else ChildTrainer(trainer, like=uncompressed.model, limits=limits),
         report=step,
     )

@@ -24,6 +24,7 @@ TRIALS, RESULT, PAGE, MODEL = "trials", "mitigation.json", "mitigation.html", "m
 )
 @click.option("--tier", type=click.Choice(TIERS), help="Built-in policy [default: quick].")
 @click.option("--policy", "policy_file", type=_PATH, help="Audit policy as TOML; the built-in one unless given.")
+@click.option("--recipe", type=_PATH, help="Recipe of the bundle: a fix is confirmed on what it makes of the model, too.")
 @click.option("--out", required=True, type=_PATH, help="Folder to make, or of a run that was stopped: it goes on.")
 @click.option(
     "--accuracy-budget",
@@ -43,6 +44,7 @@ def mitigate(
     readable: tuple[Path, ...],
     tier: str | None,
     policy_file: Path | None,
+    recipe: Path | None,
     out: Path,
     accuracy_budget: float,
     max_seconds: float | None,
@@ -51,11 +53,12 @@ def mitigate(
 ) -> None:
     """Search a fix for a model whose audit failed."""
     with needs_extra("audit"):
+        from audits.compressor import PackCompressor
         from audits.data import load_data
         from audits.isolated.limits import IsolationLimits
         from audits.mitigate.child_trainer import ChildFixTrainer
         from audits.mitigate.fixes import KINDS
-        from audits.mitigate.judge import InversionJudge
+        from audits.mitigate.judge import PolicyJudge
         from audits.mitigate.page import render_page
         from audits.mitigate.run import mitigate as run_mitigation
         from audits.mitigate.search import SearchSettings
@@ -66,6 +69,7 @@ def mitigate(
             "unknown kind of fix", code="fix_unknown", actual=unknown[0], expected=", ".join(kind.name for kind in KINDS)
         )
     policy = load_policy(policy_file, tier=tier)
+    compressor = None if recipe is None else PackCompressor(recipe)
     targets = load_bundle(bundle)
     subject = load_original(original, like=targets)
     features = targets.variants[0].features if targets.variants else ()
@@ -78,7 +82,13 @@ def mitigate(
     outcome = run_mitigation(
         subject.model,
         records,
-        judge=InversionJudge(policy, input_range=subject.input_range, features=features),
+        judge=PolicyJudge(
+            policy,
+            input_range=subject.input_range,
+            features=features,
+            compressor=compressor,
+            recipe=None if compressor is None else compressor.digest,
+        ),
         trainer=made,
         policy=policy,
         features=features,

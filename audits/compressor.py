@@ -18,7 +18,8 @@ import numpy as np
 
 from audits.data import Floats, Integers
 from audits.targets import load_bundle
-from device_client.errors import SealiftError
+from device_client.bundle.digest import Digest
+from device_client.errors import SealiftError, UsageError
 from device_client.inference.walker import CheckedModel
 
 _TIMEOUT_S = 600
@@ -71,9 +72,25 @@ class PackCompressor:
     Args:
         recipe: the recipe of the audited bundle.
         timeout_s: seconds for one model.
+
+    Attributes:
+        digest: of the recipe's bytes.
+
+    Raises:
+        UsageError: the recipe cannot be read (``recipe_missing``).
     """
 
     def __init__(self, recipe: Path, *, timeout_s: int = _TIMEOUT_S) -> None:
+        try:
+            self.digest = Digest.of(recipe.read_bytes())
+        except OSError as e:
+            raise UsageError(
+                "cannot read the recipe",
+                code="recipe_missing",
+                where=str(recipe),
+                actual=e.strerror,
+                hint="give the recipe of the bundle, or leave it out",
+            ) from e
         self._recipe = recipe.resolve()
         self._timeout_s = timeout_s
 

@@ -85,6 +85,7 @@ class FamilyResult:
         shared: JSON values about the family as a whole.
         images: float32 images of the model's input space, by subject id and name of the attack; private, never written to
             ``audit.json``.
+        records: float32 records of the data that ``detail`` names, by that name; as private.
     """
 
     family: str
@@ -95,6 +96,7 @@ class FamilyResult:
     detail: Mapping[str, dict[str, Any]]
     shared: dict[str, Any]
     images: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    records: Mapping[str, Any] = field(default_factory=dict)
 
 
 def control_problems(controls: tuple[Control, ...]) -> tuple[str, ...]:

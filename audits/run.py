@@ -3,8 +3,8 @@
     result = run_audit(targets, original, data, policy=policy, now=now)
 
 1. records and models are checked against each other; 2. families run in the registry's order (``families``), or, where the policy
-stops early, until no verdict can change; 3. what was found outside the policy's threat model does not count; 4. ``verdict.rule`` for
-each model.
+stops early, until no verdict can change; 3. what was found outside the policy's threat model does not count; 4. ``verdict.rule``
+for each model.
 
 Pure but for the time that it takes: no file is written here.
 """
@@ -45,12 +45,14 @@ class PrivateImages:
         class_means, heldouts: (C, ...), mean of the drawn records, and one held-out record of each class.
         attacks: subject id and name of an attack to (C, ...), everything that the families made.
         start: (...), where attacks with the file began; None where none ran.
+        records: (...), records that the families name, by that name.
     """
 
     class_means: Floats
     heldouts: Floats
     attacks: dict[tuple[str, str], Floats]
     start: Floats | None
+    records: dict[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,8 @@ def _images(data: AuditData, pools: Pools, families: tuple[FamilyResult, ...]) -
     held = [data.x[pool.heldouts[0]] if pool.size else np.zeros(shape) for pool in pools.classes]
     made = {key: images for family in families for key, images in family.images.items()}
     start = next((images[0] for (_, way), images in made.items() if way == "start"), None)
-    return PrivateImages(np.asarray(means, dtype=np.float32), np.asarray(held, dtype=np.float32), made, start)
+    records = {name: record for family in families for name, record in family.records.items()}
+    return PrivateImages(np.asarray(means, dtype=np.float32), np.asarray(held, dtype=np.float32), made, start, records)
 
 
 def _describe_data(data: AuditData, pools: Pools, bounds: InputRange) -> dict[str, object]:

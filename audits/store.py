@@ -54,6 +54,7 @@ def write_audit(result: RunResult, out: Path, *, private: bool) -> StoredAudit:
         heldouts=source.heldouts,
         reconstructions={key: values for key, values in source.attacks.items() if key[1] in WAYS},
         start=source.start,
+        records=source.records,
         private=private,
     )
     image_bytes = images.to_bytes()

@@ -37,8 +37,8 @@ _CPUINFO = (
     "CPU variant\t: 0x0\nCPU part\t: 0xd08\nCPU revision\t: 3\n\n"
 )
 
-# One row at a time, and the row is the first axis of every output, as in packager/row_runner.py. An input whose rank is one less than
-# that of its rows is given whole, such as a state or a rate.
+# One row at a time, and the row is the first axis of every output, as in packager/row_runner.py. An input whose rank is one less
+# than that of its rows is given whole, such as a state or a rate.
 PROGRAM = """
 import sys
 import numpy as np

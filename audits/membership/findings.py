@@ -76,8 +76,8 @@ def _undone(state: State, test: str) -> tuple[str, ...]:
     share, wanted = state.shadows.share, state.shadows.wanted_share
     if max(share / wanted, wanted / share) > _SHARE_RATIO:
         return (
-            f"the shadows are trained on {share:.0%} of the records and the audited model was on {wanted:.0%}, which so few shadows "
-            "cannot follow: ask for more of them",
+            f"the shadows are trained on {share:.0%} of the records and the audited model was on {wanted:.0%}, which so few "
+            "shadows cannot follow: ask for more of them",
         )
     accuracy = state.accuracy(state.bench.original.id)
     if accuracy is None:

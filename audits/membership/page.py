@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from audits.data import Floats
 from audits.membership.baselines import art_baselines
 from audits.membership.detail import describe_attacks
 from audits.membership.draws import count_repeats, record_names
@@ -63,6 +65,14 @@ def _baselines(state: State, scored: Scored) -> list[dict[str, Any]]:
         confidence=state.bench.policy.decision.confidence,
         seed=state.bench.policy.seed,
     )
+
+
+def named_records(state: State, details: Mapping[str, dict[str, Any]]) -> dict[str, Floats]:
+    """The records whose names stand in the details of any model."""
+    bench = state.bench
+    names = record_names(bench.data, state.judged.rows, seed=bench.policy.seed)
+    named = {record["id"] for detail in details.values() for attack in detail["attacks"] for record in attack["worst"]}
+    return {name: bench.data.x[row] for name, row in zip(names, state.judged.rows, strict=True) if name in named}
 
 
 def describe_run(state: State) -> dict[str, Any]:

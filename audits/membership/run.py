@@ -26,7 +26,7 @@ from audits.membership.deltas import Measured, compare, measure
 from audits.membership.draws import Judged, draw_judged
 from audits.membership.findings import FAMILY, find
 from audits.membership.judgement import Bound, judge
-from audits.membership.page import describe_run, describe_subject
+from audits.membership.page import describe_run, describe_subject, named_records
 from audits.membership.roc import MIN_FALSE_POSITIVES, finest_fpr, supports
 from audits.membership.scorer import score_model
 from audits.membership.scores import Doubles, RecordScores, record_scores
@@ -79,14 +79,16 @@ def run_membership(bench: Bench, settings: MembershipSettings) -> FamilyResult:
     state = State(bench, settings, judged, read, shadows, attacks, outcomes, replace(bound, compared=len(outcomes)), unjudged)
     controls, power = _controls(state)
     deltas = _deltas(state)
+    details = {subject.id: describe_subject(state, subject.id, deltas.get(subject.id, [])) for subject in bench.subjects}
     return FamilyResult(
         FAMILY,
         find(state, deltas),
         controls,
         power,
         POWER_UNIT,
-        {subject.id: describe_subject(state, subject.id, deltas.get(subject.id, [])) for subject in bench.subjects},
+        details,
         describe_run(state),
+        records=named_records(state, details),
     )
 
 

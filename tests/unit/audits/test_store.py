@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def test_full_images_are_kept_when_asked_for(good_run: RunResult, out: Path) -> 
     images = read_stored(out).images
     assert images.private
     np.testing.assert_array_equal(images.heldouts.reshape(10, 64), good_run.images.heldouts)
+
+
+def test_worst_records_are_stored_and_shown_with_full_images_alone(good_run: RunResult, good: Case, tmp_path: Path) -> None:
+    named = replace(good_run, images=replace(good_run.images, records={"ab" * 12: good.data.x[3]}))
+    write_audit(named, tmp_path / "full", private=True)
+    write_audit(named, tmp_path / "coarse", private=False)
+    (record,) = read_stored(tmp_path / "full").images.records.values()
+    np.testing.assert_array_equal(record.reshape(64), good.data.x[3])
+    assert not read_stored(tmp_path / "coarse").images.records
 
 
 def test_the_folder_is_for_its_owner_only(good_run: RunResult, out: Path) -> None:

@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from audits.commands import audit
 from audits.data import AuditData, check_data
-from audits.mitigate.judge import Effort, InversionJudge, Judged, cheaper
+from audits.mitigate.judge import Effort, Judged, PolicyJudge, cheaper
 from audits.mitigate.outcome import Outcome
 from audits.mitigate.run import mitigate
 from audits.mitigate.search import Ending, SearchSettings, State
 from audits.mitigate.trials import Trial, TrialFolder, trial_key
-from audits.policy import Policy, load_policy
+from audits.policy import AskedTests, Policy, load_policy
+from audits.trainer import Trainer
 from audits.verdict import Verdict
 from device_client.bundle.digest import Digest
 from device_client.console import run_main
 from device_client.errors import IntegrityError
+from device_client.inference.walker import CheckedModel, check_model
 from tests.unit.audits import models
 from tests.unit.audits.attribute import tables
+from tests.unit.audits.membership.small import SETTINGS as MEMBERSHIP
 from tests.unit.audits.mitigate import trainers
 from tests.unit.audits.mitigate.in_process import InProcessTrainer
 from tests.unit.audits.mitigate.judges import ShadowJudge
@@ -220,13 +225,61 @@ def small(policy: Policy) -> Policy:
 def test_the_default_judge_fails_an_overfit_network_and_uses_its_seed() -> None:
     data = models.digits_data(models.half(0, per_class=5))
     model = trainers.train(data.x[data.member], data.y[data.member], seed=1, epochs=100)
-    judge = InversionJudge(small(load_policy()), input_range=(0.0, 1.0))
+    judge = PolicyJudge(small(load_policy()), input_range=(0.0, 1.0))
     found = [judge(model, data=data, seed=seed, trainer=None, effort=Effort.SEARCH) for seed in (0, 0, 1)]
     assert [item.verdict for item in found] == [Verdict.FAILED] * 3
     assert found[0] == found[1]
     assert found[0].leak is not None
     assert found[0].leak > 0.05
     assert found[0].leak != found[2].leak
+
+
+class Few(Trainer):
+    """Few epochs, as the candidate had; counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def train(self, x: Any, y: Any, *, seed: int) -> bytes:
+        self.count += 1
+        return trainers.train(x, y, seed=seed, epochs=20)
+
+
+class Halving:
+    """Compresses by dropping half of the bits of every weight; counts."""
+
+    def __init__(self) -> None:
+        self.models = 0
+
+    def compress(self, model: bytes, *, x: object, y: object) -> dict[str, CheckedModel]:
+        self.models += 1
+        proto = onnx.load_model_from_string(model)
+        for tensor in proto.graph.initializer:
+            values = numpy_helper.to_array(tensor)
+            if values.dtype == np.float32:
+                tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16).astype(np.float32), tensor.name))
+        return {"rounded": check_model(proto.SerializeToString(), where="rounded")}
+
+
+def test_a_fix_is_confirmed_by_every_test_of_the_policy_and_on_what_the_recipe_makes_of_it() -> None:
+    data = models.digits_data(models.half(0, per_class=40))
+    model = trainers.train(data.x[data.member], data.y[data.member], seed=1, epochs=20)
+    asked = AskedTests(("inversion.instance", "membership.threshold"), ("membership.lira",))
+    settings = replace(MEMBERSHIP, shadows=4, canary_copies=(), untrained_twins=1)
+    built_in = load_policy()
+    decision = replace(built_in.decision, permutations=1999, bootstraps=200)  # two families share alpha
+    policy = replace(small(built_in), tests=asked, inversion=built_in.inversion, decision=decision)
+    policy = replace(policy, families={**policy.families, "membership": settings})
+    halving, few = Halving(), Few()
+    judge = PolicyJudge(policy, input_range=(0.0, 1.0), compressor=halving, recipe=Digest.of(b"recipe"))
+    searched = judge(model, data=data, seed=0, trainer=few, effort=Effort.SEARCH)
+    assert (halving.models, few.count) == (0, 0)
+    assert all(reason.startswith("inversion.instance") for reason in searched.reasons)
+    confirmed = judge(model, data=data, seed=0, trainer=few, effort=Effort.CONFIRM)
+    assert halving.models > 1, "the candidate, and the controls like it"
+    assert few.count == 4, "shadows, trained with the fix under trial"
+    assert any(reason.startswith("rounded: ") for reason in confirmed.reasons)
+    assert judge.identity != PolicyJudge(policy, input_range=(0.0, 1.0)).identity
 
 
 def test_the_cheap_policy_asks_the_same_question_for_less() -> None:
@@ -310,7 +363,7 @@ def test_digits_by_inversion_pass_by_distillation_or_the_frontier_says_that_noth
         data,
         tmp_path / "trials",
         trainer=InProcessTrainer(trainers.train, name="t"),
-        judge=InversionJudge(policy, input_range=(0.0, 1.0)),
+        judge=PolicyJudge(policy, input_range=(0.0, 1.0)),
         only=("early_stop", "distil_own", "prune"),
         original={"epochs": 150, "width": 64},
     )
