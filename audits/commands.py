@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from audits.commands_mitigate import mitigate
-from audits.commands_statements import VERDICTS, attest_command, met, refuse, verify, waive_command
+from audits.commands_statements import VERDICTS, attest_command, met, policy_command, refuse, verify, waive_command
 from audits.evidence import AUDIT_FILE, Audit
 from audits.policy import TIERS, load_policy
 from device_client.bundle.digest import Digest
@@ -23,7 +23,7 @@ def audit() -> None:
     """Attack the exact bytes, report, attest, verify."""
 
 
-for _command in (attest_command, verify, waive_command):
+for _command in (attest_command, verify, waive_command, policy_command):
     audit.add_command(_command)
 audit.add_command(mitigate)
 

@@ -1,10 +1,11 @@
-"""``sealift audit attest|verify|waive``: statements about the bytes of a bundle, made and checked; results on stdout."""
+"""``sealift audit attest|verify|waive|policy``: statements about the bytes of a bundle, made and checked; results on stdout."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from securesystemslib.signer import Key
@@ -13,14 +14,17 @@ from audits.policy import TIERS, Policy, load_policy
 from audits.statement_file import read_statement
 from device_client.bundle.digest import Digest
 from device_client.bundle.layout import LayoutDirectory
+from device_client.bundle.strict_json import canonical_json
 from device_client.bundle.verified import verify_bundle
 from device_client.console import json_option, needs_extra, show, step
 from device_client.errors import UsageError
 from device_client.text import printable
 from device_client.trust.attestation import VerifiedAudit, verify_attestation
-from device_client.trust.attestation_set import ExpectedPolicy, verify_attestation_set
+from device_client.trust.attestation_set import verify_attestation_set
 from device_client.trust.custom import VERDICTS as ALL_VERDICTS
 from device_client.trust.custom import PolicyRef
+from device_client.trust.expected_policy import ExpectedPolicy
+from device_client.trust.files import write_new
 from device_client.trust.keys import load_public_key, load_signer
 from device_client.trust.passphrase import ask_passphrase
 from device_client.trust.times import format_time, utc_now
@@ -169,6 +173,29 @@ def waive_command(
         signed = waive(targets, policy=policy, reason=reason, days=expires_days, signers=signers, now=now)
         paths = write_attestations(signed, out)
     _show_written(paths, [signer.public_key for signer in signers], as_json=as_json)
+
+
+@click.command("policy")
+@tier_option
+@policy_option
+@click.option("--out", type=_PATH, help="File to write: what `sealift sign --audit-policy` reads.")
+@json_option
+def policy_command(tier: str | None, policy_file: Path | None, out: Path | None, as_json: bool) -> None:
+    """Show a policy with every value, and its digest: what auditors and signers agree on."""
+    policy = load_policy(policy_file, tier=tier)
+    if out is not None:
+        write_new(out, canonical_json(policy.to_json()))
+    about = {"id": policy.id, "version": policy.version, "digest": str(policy.digest)}
+    text = "\n".join([*_flat(policy.to_json()), f"digest = {policy.digest}", *([] if out is None else [str(out)])])
+    show({"ok": True, **about, "policy": policy.to_json(), "out": None if out is None else str(out)}, text, as_json=as_json)
+
+
+def _flat(values: Mapping[str, Any], *, prefix: str = "") -> list[str]:
+    """``section.key = value``, a line each."""
+    lines = []
+    for key, value in values.items():
+        lines += _flat(value, prefix=f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key} = {json.dumps(value)}"]
+    return lines
 
 
 def expected_policy(policy: Policy) -> ExpectedPolicy:

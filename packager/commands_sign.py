@@ -19,6 +19,7 @@ from device_client.errors import FormatError, UsageError
 from device_client.limits import DEFAULT_LIMITS
 from device_client.text import printable
 from device_client.trust.custom import Rollout
+from device_client.trust.expected_policy import MAX_POLICY_BYTES, read_expected_policy
 from device_client.trust.keys import load_signer
 from device_client.trust.passphrase import ask_passphrase
 from device_client.trust.times import parse_time, utc_now
@@ -56,7 +57,11 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before signing
     type=click.Path(path_type=Path),
     help="Audit attestation; repeat, one per variant.",
 )
-@click.option("--audit-policy-sha256", help="Digest of the audit policy: refuse attestations that were made under another.")
+@click.option(
+    "--audit-policy",
+    type=click.Path(path_type=Path),
+    help="Complete policy from `sealift audit policy`: refuse attestations that were made under another.",
+)
 @click.option("--root-sha256", help="Digest of the newest root, as you know it: sign only on top of that root.")
 @click.option("--replace", is_flag=True, help="Prepare anew, dropping the signatures on what is prepared.")
 @token_option
@@ -73,7 +78,7 @@ def sign(
     accept_unproven: bool,
     measurements: Path | None,
     attestations: tuple[Path, ...],
-    audit_policy_sha256: str | None,
+    audit_policy: Path | None,
     root_sha256: str | None,
     replace: bool,
     token_file: Path | None,
@@ -88,7 +93,9 @@ def sign(
     lowest = _given("--floor", floor, Counter.parse)
     starts = _given("--not-before", not_before, lambda text: parse_time(text, "--not-before"))
     root = _given("--root-sha256", root_sha256, _digest)
-    policy = _given("--audit-policy-sha256", audit_policy_sha256, _digest)
+    expected = (
+        None if audit_policy is None else read_expected_policy(read_file(audit_policy, MAX_POLICY_BYTES), where=str(audit_policy))
+    )
     staging = open_staging(repo, token_file=token_file)
     prepared = None if replace else open_draft(role, staging=staging)
     draft = prepared
@@ -107,7 +114,7 @@ def sign(
             )
         elif role == verified.path.of_model.audit_role:
             envelopes = [read_file(path, DEFAULT_LIMITS.max_attestation_bytes) for path in attestations]
-            draft = prepare_audit(verified, staging=staging, attestations=envelopes, floor=lowest, now=now, policy_digest=policy)
+            draft = prepare_audit(verified, staging=staging, attestations=envelopes, floor=lowest, now=now, expected=expected)
         else:
             raise UsageError(
                 "the role does not belong to this bundle",

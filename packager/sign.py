@@ -24,6 +24,7 @@ from device_client.limits import DEFAULT_LIMITS
 from device_client.trust.attestation_set import verify_attestation_set
 from device_client.trust.channel import Channel, parse_channel
 from device_client.trust.custom import AuditCustom, ReleaseCustom, Rollout, VariantVerdict, parse_audit_custom, parse_release_custom
+from device_client.trust.expected_policy import ExpectedPolicy
 from device_client.trust.refs import BlobRef
 from device_client.trust.rules import keys_of_top_level, parse_role
 from packager.changes import changes_of
@@ -103,7 +104,7 @@ def prepare_audit(
     attestations: Sequence[bytes],
     floor: Counter | None,
     now: datetime,
-    policy_digest: Digest | None = None,
+    expected: ExpectedPolicy | None = None,
 ) -> Draft:
     """The next version of the bundle's audit role: one entry whose verdicts come from verified attestations.
 
@@ -116,7 +117,7 @@ def prepare_audit(
         attestations: one for each variant.
         floor: devices refuse releases below it.
         now: the clock.
-        policy_digest: of the audit policy that all must have been made under; None accepts any one policy.
+        expected: the audit policy that all must have been made under; None accepts any one policy.
 
     Raises:
         UsageError: no attestation.
@@ -133,7 +134,7 @@ def prepare_audit(
         keys=keys,
         now=now,
         waiver_threshold=threshold,
-        policy_digest=policy_digest,
+        expected=expected,
     )
     first = verified[0].audit
     custom = AuditCustom(

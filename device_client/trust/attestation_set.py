@@ -7,7 +7,6 @@ a verification would refuse. Pure: the statements, the variants and what is expe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from securesystemslib.signer import Key
@@ -15,24 +14,7 @@ from securesystemslib.signer import Key
 from device_client.bundle.digest import Digest
 from device_client.errors import TrustError, UsageError
 from device_client.trust.attestation import WAIVED, PrivacyAudit, VerifiedAudit, verify_attestation
-from device_client.trust.custom import PolicyRef
-
-
-@dataclass(frozen=True)
-class ExpectedPolicy:
-    """The policy that every statement must have been made under.
-
-    Attributes:
-        policy: id, version and digest.
-        tier: its tier.
-        threat_model: its threat model.
-        required: ids of tests without which it gives no verdict.
-    """
-
-    policy: PolicyRef
-    tier: str
-    threat_model: str
-    required: tuple[str, ...]
+from device_client.trust.expected_policy import ExpectedPolicy
 
 
 def verify_attestation_set(
@@ -44,7 +26,6 @@ def verify_attestation_set(
     threshold: int = 1,
     waiver_threshold: int = 1,
     expected: ExpectedPolicy | None = None,
-    policy_digest: Digest | None = None,
 ) -> tuple[VerifiedAudit, ...]:
     """Returns the statements on a bundle, in the order given.
 
@@ -60,7 +41,6 @@ def verify_attestation_set(
         threshold: different keys that must have signed each statement.
         waiver_threshold: the same for waivers.
         expected: the policy that was asked for.
-        policy_digest: the digest alone, where the policy itself is not at hand.
 
     Raises:
         UsageError: no statement (``attestation_missing``).
@@ -87,7 +67,8 @@ def verify_attestation_set(
             )
         seen[audit.subject] = where
         _check_alike(audit, (found or [verified])[0].audit, where)
-        _check_expected(audit, expected, policy_digest, where)
+        if expected is not None:
+            _check_expected(audit, expected, where)
         found.append(verified)
     left_out = sorted(name for digest, name in variants.items() if digest not in seen)
     if left_out:
@@ -136,19 +117,16 @@ def _check_alike(audit: PrivacyAudit, first: PrivacyAudit, where: str) -> None:
         )
 
 
-def _check_expected(audit: PrivacyAudit, expected: ExpectedPolicy | None, policy_digest: Digest | None, where: str) -> None:
-    wanted = policy_digest if expected is None else expected.policy.digest
-    if (wanted is not None and audit.policy.digest != wanted) or (expected is not None and audit.policy != expected.policy):
+def _check_expected(audit: PrivacyAudit, expected: ExpectedPolicy, where: str) -> None:
+    if audit.policy != expected.policy:
         raise TrustError(
             "the attestation was made under another policy",
             code="attestation_policy",
             where=where,
-            expected=wanted,
-            actual=audit.policy.digest,
+            expected=f"{expected.policy.id} {expected.policy.version} {expected.policy.digest}",
+            actual=f"{audit.policy.id} {audit.policy.version} {audit.policy.digest}",
             hint="audit again under the policy that was agreed upon",
         )
-    if expected is None:
-        return
     if (audit.tier, audit.threat_model) != (expected.tier, expected.threat_model):
         raise TrustError(
             "the attestation is of another tier or threat model",

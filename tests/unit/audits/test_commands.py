@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from audits.commands import audit
+from audits.commands_statements import expected_policy
+from audits.policy import TIERS, load_policy, policy_from_json
 from device_client.bundle.digest import Digest
 from device_client.console import run_main
+from device_client.trust.expected_policy import read_expected_policy
 from device_client.trust.keys import new_key_file
 from tests.unit.audits.conftest import Case
 from tests.unit.bundle.samples import sample_bundle, write_layout
@@ -158,6 +161,18 @@ def test_one_wrong_statement_among_several_is_named(desk: Desk, printed: Any) ->
     new_key_file(desk.folder / "some.key", passphrase=PASSPHRASE)
     assert desk.call("verify", str(desk.folder / "junk.json"), "--public-key", str(desk.folder / "some.key.pub")) == 1
     assert "junk.json" in printed()["where"]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_a_signer_without_the_audits_reads_the_policy_that_auditors_wrote(tier: str, desk: Desk, printed: Any) -> None:
+    path = desk.folder / f"{tier}.json"
+    assert desk.call("policy", "--tier", tier, "--out", str(path)) == 0
+    told, policy = printed(), load_policy(tier=tier)
+    assert told["digest"] == str(policy.digest)
+    assert read_expected_policy(path.read_bytes(), where=tier) == expected_policy(policy)
+    assert policy_from_json(json.loads(path.read_bytes()), where=tier) == policy
+    assert desk.call("policy", "--tier", tier, "--out", str(path)) == 2
+    assert printed()["code"] == "file_exists"
 
 
 def test_an_existing_output_folder_is_refused_before_any_work(desk: Desk, printed: Any) -> None:

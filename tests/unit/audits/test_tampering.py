@@ -92,7 +92,7 @@ class Town:
             attestations=envelopes,
             floor=None,
             now=now,
-            policy_digest=(policy or self.policy).digest,
+            expected=expected_policy(policy or self.policy),
         )
 
 
@@ -492,6 +492,9 @@ STATEMENTS: dict[str, tuple[Callable[[Town], list[bytes]], str]] = {
     "a pass made of a waiver": (
         lambda town: waivers(town, *town.people.signers[AUDIT], verdict="PASSED", reason=None), "attestation_verdict",
     ),
+    "a deeper tier than the policy's": (both(put("predicate", "tier", value="deep")), "attestation_tier"),
+    "another threat model than the policy's": (both(put("predicate", "threat_model", value="sealed_api")), "attestation_tier"),
+    "a required test exchanged for another": (both(one_test_more), "attestation_tests"),
     "a statement longer than any": (
         lambda town: [town.envelopes[0] + b" " * 300_000, town.envelopes[1]], "too_large",
     ),
@@ -505,21 +508,6 @@ def test_changed_statements_are_refused_by_verify_and_by_sign_alike(
     envelopes = make(town)
     assert code_of(lambda: town.verify(envelopes)) == code
     assert code_of(lambda: town.sign(envelopes)) == code
-
-
-# Signers have no policy file, only its digest: what contradicts the policy in a statement that names it, an auditor has made up.
-AGAINST_THE_POLICY: dict[str, tuple[Callable[[Town], list[bytes]], str]] = {
-    "a deeper tier than the policy's": (both(put("predicate", "tier", value="deep")), "attestation_tier"),
-    "another threat model than the policy's": (both(put("predicate", "threat_model", value="sealed_api")), "attestation_tier"),
-    "a required test exchanged for another": (both(one_test_more), "attestation_tests"),
-}
-
-
-@pytest.mark.parametrize(("make", "code"), AGAINST_THE_POLICY.values(), ids=AGAINST_THE_POLICY.keys())
-def test_statements_that_contradict_the_policy_they_name_are_refused(
-    make: Callable[[Town], list[bytes]], code: str, town: Town
-) -> None:
-    assert code_of(lambda: town.verify(make(town))) == code
 
 
 LATER: dict[str, tuple[Callable[[Town], object], str]] = {
@@ -565,7 +553,6 @@ CASES: dict[str, str] = {
         ("evidence", RAW_EVIDENCE),
         ("files", FILES),
         ("statement", STATEMENTS),
-        ("statement", AGAINST_THE_POLICY),
         ("later", LATER),
     )
     for name, case in cases.items()

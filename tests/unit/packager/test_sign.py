@@ -12,10 +12,11 @@ from tuf.api.metadata import Metadata, Targets
 
 from device_client.bundle import Counter, Digest, VerifiedBundle, verify_bundle
 from device_client.errors import SealiftError
-from device_client.trust.attestation import PAYLOAD_TYPE, build_statement
+from device_client.trust.attestation import PAYLOAD_TYPE, build_statement, verify_attestation
 from device_client.trust.channel import parse_channel
 from device_client.trust.custom import Rollout, parse_audit_custom, parse_release_custom
 from device_client.trust.dsse import sign_envelope
+from device_client.trust.expected_policy import ExpectedPolicy
 from device_client.trust.refs import BlobRef
 from device_client.trust.rules import parse_role, verify_delegated
 from packager.ceremony import hold_first_ceremony
@@ -136,8 +137,19 @@ def test_every_variant_needs_its_attestation_and_all_the_agreed_policy(people: P
     attestations = _attest(people, bundle)
     assert _code(_audit, people, bundle, attestations[:1]) == "attestation_incomplete"
     assert _code(_audit, people, bundle, [attestations[0], *attestations]) == "attestation_twice"
-    assert _code(_audit, people, bundle, attestations, policy_digest=Digest.of(b"other")) == "attestation_policy"
-    assert _audit(people, bundle, attestations, policy_digest=Digest.of(b"policy")).role == AUDIT
+    agreed = verify_attestation(
+        attestations[0], keys=[item.public_key for item in people.signers[AUDIT]], now=people.now, where="test"
+    ).audit
+    expected = ExpectedPolicy(agreed.policy, agreed.tier, agreed.threat_model, tuple(test.id for test in agreed.tests))
+    assert _audit(people, bundle, attestations, expected=expected).role == AUDIT
+    for other, code in (
+        (replace(expected, policy=replace(agreed.policy, digest=Digest.of(b"other"))), "attestation_policy"),
+        (replace(expected, policy=replace(agreed.policy, version=9)), "attestation_policy"),
+        (replace(expected, tier="another"), "attestation_tier"),
+        (replace(expected, threat_model="another"), "attestation_tier"),
+        (replace(expected, required=("made.up",)), "attestation_tests"),
+    ):
+        assert _code(_audit, people, bundle, attestations, expected=other) == code
 
 
 def test_a_waiver_is_signed_into_the_role_only_with_the_signatures_of_its_threshold(people: People) -> None:
@@ -155,10 +167,8 @@ def test_a_waiver_is_signed_into_the_role_only_with_the_signatures_of_its_thresh
     assert {verdict.verdict for verdict in record.variants.values()} == {"WAIVED"}
 
 
-def _audit(people: People, bundle: VerifiedBundle, attestations: list[bytes], *, policy_digest: Digest | None = None) -> Draft:
-    return prepare_audit(
-        bundle, staging=people.staging, attestations=attestations, floor=None, now=people.now, policy_digest=policy_digest
-    )
+def _audit(people: People, bundle: VerifiedBundle, attestations: list[bytes], *, expected: ExpectedPolicy | None = None) -> Draft:
+    return prepare_audit(bundle, staging=people.staging, attestations=attestations, floor=None, now=people.now, expected=expected)
 
 
 def test_the_audit_entry_carries_a_verdict_per_variant_and_the_release_floor(people: People) -> None:
