@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,7 +55,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask before signing
     "attestations",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Audit attestation; repeat, one per variant.",
+    help="Audit attestation, or the folder with those of all variants; repeat.",
 )
 @click.option(
     "--audit-policy",
@@ -113,7 +113,7 @@ def sign(
                 now=now,
             )
         elif role == verified.path.of_model.audit_role:
-            envelopes = [read_file(path, DEFAULT_LIMITS.max_attestation_bytes) for path in attestations]
+            envelopes = read_attestations(attestations)
             draft = prepare_audit(verified, staging=staging, attestations=envelopes, floor=lowest, now=now, expected=expected)
         else:
             raise UsageError(
@@ -205,6 +205,12 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise UsageError("the file is too long", code="too_large", where=str(path), expected=f"at most {max_bytes} bytes")
     return data
+
+
+def read_attestations(paths: Sequence[Path]) -> list[bytes]:
+    """Files as given; of a folder every ``*.dsse.json``, in the order of their names."""
+    files = [file for path in paths for file in (sorted(path.glob("*.dsse.json")) if path.is_dir() else [path])]
+    return [read_file(path, DEFAULT_LIMITS.max_attestation_bytes) for path in files]
 
 
 def _join(prepared: Draft, fresh: Draft) -> Draft:

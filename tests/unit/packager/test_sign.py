@@ -20,6 +20,7 @@ from device_client.trust.expected_policy import ExpectedPolicy
 from device_client.trust.refs import BlobRef
 from device_client.trust.rules import parse_role, verify_delegated
 from packager.ceremony import hold_first_ceremony
+from packager.commands_sign import read_attestations
 from packager.publish import plan_publish, publish_plan
 from packager.sign import Draft, open_draft, prepare_audit, prepare_release, same_content, store_signed
 from packager.staging import DirStaging
@@ -226,3 +227,11 @@ def test_a_second_ceremony_in_the_same_folder_is_refused(people: People) -> None
     signers = [*people.signers["root"], *people.signers["targets"]]
     again = _code(hold_first_ceremony, people.roles(), signers=signers, staging=people.staging, now=people.now)
     assert again == "repository_exists"
+
+
+def test_a_folder_of_attestations_stands_for_all_of_them(tmp_path: Path) -> None:
+    for name, text in (("b.dsse.json", b"2"), ("a.dsse.json", b"1"), ("a.test-result.json", b"thin")):
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "other.json").write_bytes(b"3")
+    assert read_attestations([tmp_path, tmp_path / "other.json"]) == [b"1", b"2", b"3"]
+    assert _code(read_attestations, [tmp_path / "none"]) == "file_missing"
