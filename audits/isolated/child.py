@@ -19,7 +19,7 @@ from typing import Any
 
 from device_client.entrypoint import load_entry_point
 from device_client.errors import SealiftError, UsageError
-from device_client.inference.confine import forbid_dumps, leave_network, set_limit
+from device_client.inference.confine import drop_privileges, forbid_dumps, leave_network, set_limit
 
 FAILED = 3
 """Exit status after an error that is on stderr in full."""
@@ -50,7 +50,6 @@ def takes_fix(function: Callable[..., Any]) -> bool:
 def _confine(job: Mapping[str, Any], folder: Path) -> None:
     """From here on: no network, no privilege, no file beyond the named ones, no core dump, bounds on memory, files and time."""
     from audits.isolated.files import interpreter_folders, limit_files
-    from audits.isolated.privileges import drop_privileges
 
     network = leave_network()
     privileges = drop_privileges()

@@ -6,7 +6,6 @@ the model is read. Nothing here is imported by the agent.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
@@ -19,6 +18,7 @@ from device_client.bundle.contract import Tolerance, ToleranceKind
 from device_client.bundle.fields import Fields, read_text
 from device_client.bundle.strict_json import canonical_json, parse_strict
 from device_client.errors import FormatError, SealiftError, SelfTestError
+from device_client.inference.confine import drop_privileges, leave_network
 from device_client.inference.golden import compare, parse_golden, record
 from device_client.inference.runtime import import_runtime
 from device_client.inference.session import Session, open_session
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 _MAX_HEADER_BYTES = 64 * 1024
 _LATENCY_ROUNDS, _LATENCY_S = 15, 1.0
 _MAX_OUTPUT_BYTES = 64 * 1024
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _MEMORY_SIGNS = ("bad_alloc", "bad allocation", "failed to allocate", "cannot allocate memory", "out of memory")
 
 
 def main() -> None:
     """Entry point of the child process."""
-    network = _leave_network()
+    network = leave_network()
     _load_runtime()
+    privileges = drop_privileges()
     source = sys.stdin.buffer
     header = Fields(parse_strict(source.readline(_MAX_HEADER_BYTES), max_bytes=_MAX_HEADER_BYTES, where="header"), where="header")
     _limit(header)
     result = _run(header, source)
-    result["network"] = network
+    result |= {"network": network, "privileges": privileges}
     sys.stdout.write(canonical_json(result).decode())
     sys.stdout.flush()
     os._exit(0)  # the runtime's destructors are not ours to wait for
@@ -147,15 +147,6 @@ def _address_space_bytes() -> int:
     with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # before any path library is needed
         pages = int(file.read(200).split()[0])
     return pages * resource.getpagesize()
-
-
-def _leave_network() -> str:
-    """Moves into a network namespace without interfaces; says so where the kernel or the system forbids it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for flags in (_CLONE_NEWNET, _CLONE_NEWUSER | _CLONE_NEWNET):
-        if hasattr(libc, "unshare") and libc.unshare(flags) == 0:
-            return "none"
-    return "shared: this system allows no network namespace"
 
 
 if __name__ == "__main__":

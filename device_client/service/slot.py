@@ -302,7 +302,7 @@ class Slot:
         self._retire()
         now = self._clock()
         self._current = _Running(worker, since=now, used=now)
-        kept = f"network: {worker.network}; files: {worker.files}"
+        kept = f"network: {worker.network}; privileges: {worker.privileges}; files: {worker.files}"
         logger.info("%s: %s runs in process %d; %s", self.model, worker.deployment.version, worker.pid, kept)
 
 

@@ -22,7 +22,7 @@ from device_client.bundle.contract import Contract, parse_contract
 from device_client.bundle.features import KNOWN_ENCODINGS
 from device_client.bundle.fields import read_text
 from device_client.errors import FormatError, LimitError, SealiftError, TransportError, UsageError
-from device_client.inference.confine import leave_files, leave_network, limit_process
+from device_client.inference.confine import drop_privileges, leave_files, leave_network, limit_process
 from device_client.inference.inputs import InputPlan
 from device_client.inference.runtime import import_runtime
 from device_client.inference.session import Session, open_session
@@ -46,11 +46,12 @@ def main() -> None:
     """Entry point of the worker process; its socket is its standard input."""
     network = leave_network()
     _load_runtime()
+    privileges = drop_privileges()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the service, which ends its workers in its own order
     connection = socket.socket(fileno=0)
     try:
-        _serve(connection, network)
+        _serve(connection, {"network": network, "privileges": privileges})
     except TransportError:
         pass  # the service is gone
     except MemoryError:
@@ -58,7 +59,7 @@ def main() -> None:
     os._exit(0)  # the runtime's destructors are not ours to wait for
 
 
-def _serve(connection: socket.socket, network: str) -> None:
+def _serve(connection: socket.socket, left: dict[str, str]) -> None:
     first = receive(connection, max_body_bytes=_most_bytes(), timeout_s=_PATIENCE_S, where="service")
     if first is None:
         return
@@ -72,7 +73,7 @@ def _serve(connection: socket.socket, network: str) -> None:
         return
     most = first.header.integer("max_message_bytes")
     del first  # a copy of the model
-    send(connection, {"ok": True, "network": network, "files": files}, timeout_s=_PATIENCE_S)
+    send(connection, {"ok": True, **left, "files": files}, timeout_s=_PATIENCE_S)
     while (message := receive(connection, max_body_bytes=most, timeout_s=_PATIENCE_S, idle_s=math.inf)) is not None:
         # Ends this process also in the middle of a computation, and should the service have died meanwhile.
         signal.setitimer(signal.ITIMER_REAL, message.header.integer("kill_after_ms") / 1000)

@@ -87,7 +87,7 @@ class WorkerProcess:
         self._most = 0
         self._closing = threading.Lock()
         self.deployment = deployment
-        self.network = self.files = ""
+        self.network = self.privileges = self.files = ""
         """What it kept of each: ``none``, or why not."""
 
     @property
@@ -131,7 +131,7 @@ class WorkerProcess:
             message = self._ask(header, chunks=(contract, data), timeout_s=limits.load_timeout_s)
             if not message.header.boolean("ok"):
                 raise RefusedError(message.header)
-            self.network, self.files = message.header.text("network"), message.header.text("files")
+            self.network, self.privileges, self.files = (message.header.text(kind) for kind in ("network", "privileges", "files"))
         except (FormatError, LimitError) as e:
             raise self._died("a worker gave no answer", code="worker_crashed", actual=e.what) from e
         except BaseException:

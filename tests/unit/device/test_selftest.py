@@ -157,12 +157,15 @@ PROBE = """
 import os, resource, sys
 from device_client.install import selftest_child as child
 from device_client.bundle.fields import Fields
-network = child._leave_network()
+network = child.leave_network()
 child._load_runtime()
+privileges = child.drop_privileges()
+capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("Cap")]
 child._limit(Fields({"cpu_s": 5, "wall_s": 5, "open_files": 32, "memory_bytes": 1 << 28}, where="h"))
 kinds = ("CORE", "FSIZE", "NOFILE", "NPROC")
 found = {kind: resource.getrlimit(getattr(resource, "RLIMIT_" + kind)) for kind in kinds}
-print({k: v for k, v in os.environ.items() if not k.startswith(("LC_", "ORT_", "OMP_", "OPENBLAS_"))}, found, os.getcwd(), network)
+environment = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "ORT_", "OMP_", "OPENBLAS_"))}
+print(environment, found, os.getcwd(), network, privileges, set(capabilities[:3]))
 """
 
 
@@ -173,6 +176,7 @@ def test_the_child_has_an_empty_environment_and_hard_limits(empty: Path, monkeyp
     script = command[-1].rsplit("; from", 1)[0] + "\n" + PROBE
     done = subprocess.run([*command[:-1], script], env={}, cwd=empty, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("{} {'CORE': (0, 0), 'FSIZE': (65536, 65536), 'NOFILE': (32, 32), 'NPROC': (0, 0)} " + str(empty))
+    assert done.stdout.endswith("none {'0000000000000000'}\n"), "inheritable, permitted and effective capabilities"
 
 
 def test_limits_follow_the_model_and_the_machine() -> None:

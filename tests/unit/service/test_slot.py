@@ -40,6 +40,7 @@ class FakeWorker:
     is_alive: bool = True
     pid: int = 1
     network: str = "none"
+    privileges: str = "none"
     files: str = "none"
 
     @property

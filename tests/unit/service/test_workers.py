@@ -170,7 +170,7 @@ def test_inputs_that_the_contract_does_not_allow_count_for_nothing(town: Town, c
     assert town.total(made) == Health()
 
 
-def test_a_worker_has_no_environment_no_network_no_dumps_and_an_empty_folder(town: Town, connect: Connect) -> None:
+def test_a_worker_has_no_environment_no_network_no_capabilities_no_dumps_and_an_empty_folder(town: Town, connect: Connect) -> None:
     town.release("1.0.0", counter=1)
     with town.serving() as server:
         connect().run("ocr", {"x": X})
@@ -183,7 +183,9 @@ def test_a_worker_has_no_environment_no_network_no_dumps_and_an_empty_folder(tow
             (line,) = [line for line in limits.splitlines() if line.startswith(name)]
             assert line.split()[-3] == bound, line
         assert "unlimited" not in next(line for line in limits.splitlines() if line.startswith("Max address space"))
-        assert "NoNewPrivs:\t1" in process.joinpath("status").read_text()
+        status = dict(line.split(":\t", 1) for line in process.joinpath("status").read_text().splitlines() if ":\t" in line)
+        assert status["NoNewPrivs"] == "1"
+        assert [int(status[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff")] == [0, 0, 0]
         ours, theirs = (Path(f"/proc/{pid}/ns/net").readlink() for pid in ("self", process.name))
         assert ours != theirs or "shared" in server.pool.slot(THE_MODEL)._current.worker.network  # type: ignore[union-attr]
 
