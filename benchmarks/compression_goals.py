@@ -96,6 +96,9 @@ def never_worse_goals(found: Found) -> list[Goal]:
     size = Goal("C2-size", f"output to its input, raw bytes, worst ({fattest})", sizes[fattest], "<=", 1.0, "times")
     if not timed:
         return [_unmeasured("C2", "output no slower than its input (lower end)", "<=", 1.02, "times", "none could be timed"), size]
+    if untimed := sorted(set(made) - set(timed)):
+        what = f"output no slower than its input (lower end), of those timed; not timed: {', '.join(untimed)}"
+        return [_unmeasured("C2", what, "<=", 1.02, "times", "a model could not be timed"), size]
     slowest = max(timed, key=lambda name: timed[name].low)
     half = {name: (ratio.high - ratio.low) / 2 for name, ratio in timed.items()}
     widest = max(half, key=lambda name: half[name])

@@ -20,10 +20,10 @@ from benchmarks.compression_models import Arrays
 from benchmarks.compression_peers import PeerModel, make_peers
 from benchmarks.compression_runtime import NATIVE, Runner
 from device_client.errors import SealiftError
-from device_client.inference.walker import check_model
 from examples.packing import Packed, read_packed
 from packager.data import Dataset, fit_dataset
 from packager.evaluate import Evaluation, Judge, make_judge
+from packager.features import check_own
 from packager.latency import LatencyRatio, measure_ratio
 from packager.load import load_model
 from packager.recipe import DEFAULT_BUDGET
@@ -175,7 +175,7 @@ def emulated_rows(latency: LatencyRatio | None) -> int:
 
 def settled_ratio(original: bytes, variant: bytes, feeds: Mapping[str, NDArray[Any]]) -> LatencyRatio:
     """Latency against FP32, over more sessions until the interval is narrow enough, up to a bound."""
-    return measure_ratio(check_model(original), check_model(variant), feeds, rounds=_ROUNDS, half_width=MAX_HALF_WIDTH)
+    return measure_ratio(check_own(original), check_own(variant), feeds, rounds=_ROUNDS, half_width=MAX_HALF_WIDTH)
 
 
 def _judge(normal: bytes, test: Dataset, task: str, where: str) -> Judge:

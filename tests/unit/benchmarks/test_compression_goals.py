@@ -115,6 +115,14 @@ def test_a_worse_network_misses_its_goal(identity: str, change: dict[str, Any]) 
     assert _by_id(_found({"kws": _row("kws", **change)}))[identity].met is False
 
 
+def test_a_model_that_could_not_be_timed_leaves_the_goal_open() -> None:
+    row = _row("kws")
+    untimed = replace(row, ours=replace(row.ours, latency=None))
+    goal = _by_id(_found({"kws": row, "mnist": untimed}))["C2"]
+    assert (goal.value, goal.met) == (None, None)
+    assert "not timed: mnist" in goal.what
+
+
 def test_fp32_in_place_of_a_result_counts_only_where_no_peer_had_one_in_the_budget() -> None:
     row = _row("kws")
     judge = row.judge
