@@ -95,6 +95,11 @@ class FacesTrainer:
         return to_onnx(train_network(self.kind, x, y, seed=seed), shape=x.shape[1:])
 
 
+def train_mlp(x: Floats, y: Integers, *, seed: int) -> bytes:
+    """The entry point of a command: trains the hidden layer of 500 sigmoids."""
+    return FacesTrainer("mlp").train(x, y, seed=seed)
+
+
 def train_network(kind: str, x: Floats, y: Integers, *, seed: int) -> nn.Sequential:
     """A trained network that ends in logits."""
     recipe = RECIPES[kind]

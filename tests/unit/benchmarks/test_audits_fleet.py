@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from audits.verdict import Verdict
-from benchmarks.audits_cases import KINDS, Case, make_case, parts, records
-from benchmarks.audits_fleet import FAMILIES, Judged, fleet_policy, goals, judge, judge_all, rows
+from benchmarks.audits_cases import KINDS, Case, gauge, make_case, parts, records
+from benchmarks.audits_fleet import FAMILIES, LEAST_GAUGE, Judged, fleet_policy, goals, judge, judge_all, rows
 
 FAILED, PASSED, OPEN = Verdict.FAILED, Verdict.PASSED, Verdict.INCONCLUSIVE
 PLANTED, NULL = "duplicated records", "permuted membership"
@@ -27,6 +28,25 @@ def test_a_planted_leak_counts_for_each_model_and_a_null_control_once() -> None:
     assert "missed: duplicated records" in found.what
     assert alarms.value == pytest.approx(1 / 200)
     assert alarms.met is True
+
+
+def test_a_plant_that_did_not_take_counts_for_nothing_and_is_told() -> None:
+    faint = [replace(item, gauge=0.74) for item in judged(PLANTED, PASSED, FAILED, count=5)]
+    took = [replace(item, gauge=0.75) for item in judged(PLANTED, FAILED, FAILED, count=25)]
+    found, _ = goals([*faint, *took])
+    assert found.value == 1.0
+    assert "50 of 50" in found.what
+    assert "of 10 that did not take, 5" in found.what
+    assert [row["plants that took"] for row in rows([*faint, *took]) if row["kind"] == PLANTED] == [25]
+
+
+def test_the_gauge_sees_what_was_planted_and_nothing_where_nothing_was() -> None:
+    assert (make_case("duplicated noisy records", 100).gauge or 0.0) >= LEAST_GAUGE
+    made = KINDS["duplicated noisy records"].make(100)
+    unplanted = made.data.member & ~np.isin(np.arange(len(made.data.x)), np.flatnonzero(made.planted))
+    assert (gauge(replace(made, planted=unplanted)) or 1.0) < 0.65, "records that were seen once"
+    assert make_case("templates as weights", 100).gauge is None
+    assert make_case(NULL, 3).gauge is None
 
 
 def test_an_inconclusive_run_finds_no_leak_and_is_no_alarm() -> None:
