@@ -41,7 +41,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 _CLASSES, _WIDTH = 10, 64
 _LONG, _SHORT = 200, 40  # epochs
-_FIRST_PLANTED = 100
+_FIRST_PLANTED = 200
 _NOISE = 0.3  # standard deviation, of values in [0, 1]: records that differ in more than their class
 
 
@@ -228,10 +228,10 @@ def _mislabelled(seed: int) -> Made:
     return Made(train(x[inside], told[inside], seed=seed, epochs=_LONG), data, _first(len(wrong), after=len(right), of=data))
 
 
-def _duplicated(seed: int, *, drawn: Records = records) -> Made:
-    """Sixty members of each class, of which four were seen forty times as often."""
+def _duplicated(seed: int, *, members: int, drawn: Records = records) -> Made:
+    """So many members of each class, of which four were seen forty times as often."""
     x, y = drawn(seed)
-    often, once, outside = parts(y, (4, 56, 64), seed=seed)
+    often, once, outside = parts(y, (4, members - 4, members + 4), seed=seed)
     seen = np.concatenate([np.tile(often, 40), once])
     data = _data(x, y, np.concatenate([often, once]), outside)
     return Made(train(x[seen], y[seen], seed=seed, epochs=_SHORT), data, _first(len(often), of=data))
@@ -247,9 +247,9 @@ def _templates(seed: int) -> Made:
     return Made(model, data)
 
 
-def _permuted_people(seed: int) -> Made:
+def _permuted_people(seed: int, *, drawn: Records = records) -> Made:
     """Classes under one another's names, as told in training and to the audit."""
-    x, y = records(seed)
+    x, y = drawn(seed)
     told = np.random.default_rng([seed, 13]).permutation(_CLASSES)[y]
     inside, outside = parts(y, (5, 5), seed=seed)
     data = _data(x, told, inside, outside)
@@ -312,13 +312,15 @@ KINDS: dict[str, Kind] = {
     "overfit on five records of a class": Kind(True, 5, lambda seed: _overfit(seed, per_class=5)),
     "overfit on ten records of a class": Kind(True, 5, lambda seed: _overfit(seed, per_class=10)),
     "mislabelled canaries": Kind(True, 5, _mislabelled),
-    "duplicated records": Kind(True, 5, _duplicated, _SHORT),
+    "duplicated records": Kind(True, 5, lambda seed: _duplicated(seed, members=60), _SHORT),
     "templates as weights": Kind(True, 5, _templates, None),
     "permuted identities, as trained": Kind(True, 5, _permuted_people),
     "permuted membership": Kind(False, 60, _permuted_membership),
     "trained on other records": Kind(False, 60, _other_records),
     "untrained": Kind(False, 40, _untrained, None),
     "trained on other data": Kind(False, 40, _disjoint),
-    "overfit on ten noisy records of a class": Kind(True, 8, lambda seed: _overfit(seed, per_class=10, drawn=noisy)),
-    "duplicated noisy records": Kind(True, 8, lambda seed: _duplicated(seed, drawn=noisy), _SHORT),
+    "overfit on five noisy records of a class": Kind(True, 5, lambda seed: _overfit(seed, per_class=5, drawn=noisy)),
+    "overfit on ten noisy records of a class": Kind(True, 5, lambda seed: _overfit(seed, per_class=10, drawn=noisy)),
+    "duplicated noisy records": Kind(True, 5, lambda seed: _duplicated(seed, members=20, drawn=noisy), _SHORT),
+    "permuted identities, noisy": Kind(True, 5, lambda seed: _permuted_people(seed, drawn=noisy)),
 }

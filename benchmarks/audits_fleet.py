@@ -7,8 +7,9 @@ planted leak counts for each of its models; it is found where the verdict is FAI
 alarm where any of its models FAILED. Verdicts that decide nothing (INCONCLUSIVE) are counted and shown: they find no leak, and
 they are no alarm. Twenty minutes on one core.
 
-A plant counts where it took: where its planter tells three of four pairs apart (``audits_cases``, ``gauge``). What becomes of the
-others is in the rows and beside the goal. Everything is seeded, and no seed was chosen for its result.
+A plant counts where it took: where its planter tells 85 % of the pairs apart (``audits_cases``, ``gauge``). What becomes of the
+others is in the rows and beside the goal. Everything is seeded, and no seed was chosen for its result: the bound and the kinds were
+settled on seeds below 200, of which 85 to 90 % of the fainter plants were found.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ TESTS = {"instance": "inversion.instance", "membership": "membership.threshold"}
 """What `fleet_policy` knows to ask of a run, by family: tests that need no training function."""
 FAMILIES = ("instance",)
 LEAST_PLANTED, LEAST_NULL, MOST_ALARMS = 50, 200, 0.01
-LEAST_GAUGE = 0.75
+LEAST_GAUGE = 0.85
 _NOW = datetime(2026, 3, 1, tzinfo=UTC)  # a verdict's time, and nothing else
 
 Judge = Callable[[Case, Policy], Mapping[str, Verdict]]
@@ -84,7 +85,7 @@ def fleet_policy(families: Sequence[str], *, planted: bool) -> Policy:
         policy,
         tests=AskedTests(tuple(TESTS[family] for family in families), ()),
         decision=replace(policy.decision, bootstraps=200),
-        controls=replace(policy.controls, planted_strengths=(0.5, 1.0), untrained_twins=1, relabellings=20),
+        controls=replace(policy.controls, planted_strengths=(0.5, 1.0), untrained_twins=2, relabellings=20),
     )
     if planted:
         return policy

@@ -18,6 +18,7 @@ import onnx
 
 from device_client.errors import UsageError
 from device_client.inference.runtime import import_runtime
+from packager.node_order import order_nodes
 from packager.ptq.ranges import Range
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def insert_pairs(model: Any, plan: EnginePlan, ranges: Mapping[str, Range]) -> A
             )
             quantiser.quantize_model()
             quantiser.model.topological_sort()
+            order_nodes(quantiser.model.model.graph)  # the engine's order knows nothing of what subgraphs read
         except (ValueError, RuntimeError, TypeError, KeyError, AttributeError, IndexError, AssertionError) as e:
             raise UsageError(
                 f"the quantiser cannot take this model: {' '.join(str(e).split())[:200]}",

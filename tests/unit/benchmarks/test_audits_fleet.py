@@ -31,8 +31,8 @@ def test_a_planted_leak_counts_for_each_model_and_a_null_control_once() -> None:
 
 
 def test_a_plant_that_did_not_take_counts_for_nothing_and_is_told() -> None:
-    faint = [replace(item, gauge=0.74) for item in judged(PLANTED, PASSED, FAILED, count=5)]
-    took = [replace(item, gauge=0.75) for item in judged(PLANTED, FAILED, FAILED, count=25)]
+    faint = [replace(item, gauge=0.84) for item in judged(PLANTED, PASSED, FAILED, count=5)]
+    took = [replace(item, gauge=0.85) for item in judged(PLANTED, FAILED, FAILED, count=25)]
     found, _ = goals([*faint, *took])
     assert found.value == 1.0
     assert "50 of 50" in found.what
@@ -41,11 +41,11 @@ def test_a_plant_that_did_not_take_counts_for_nothing_and_is_told() -> None:
 
 
 def test_the_gauge_sees_what_was_planted_and_nothing_where_nothing_was() -> None:
-    assert (make_case("duplicated noisy records", 100).gauge or 0.0) >= LEAST_GAUGE
-    made = KINDS["duplicated noisy records"].make(100)
+    assert (make_case("duplicated noisy records", 200).gauge or 0.0) >= LEAST_GAUGE
+    made = KINDS["duplicated noisy records"].make(200)
     unplanted = made.data.member & ~np.isin(np.arange(len(made.data.x)), np.flatnonzero(made.planted))
-    assert (gauge(replace(made, planted=unplanted)) or 1.0) < 0.65, "records that were seen once"
-    assert make_case("templates as weights", 100).gauge is None
+    assert (gauge(replace(made, planted=unplanted)) or 1.0) < 0.75, "records that were seen once"
+    assert make_case("templates as weights", 200).gauge is None
     assert make_case(NULL, 3).gauge is None
 
 
