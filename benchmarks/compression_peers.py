@@ -37,7 +37,8 @@ with np.load(sys.argv[2], allow_pickle=False) as rows:
     arrays = {name: rows[name] for name in ranks if name not in constants}
 count = len(next(iter(arrays.values())))
 def feed(row):
-    return {name: array[row] if ranks[name] == array.ndim - 1 else array[row : row + 1] for name, array in arrays.items()}
+    alone = {name for name, array in arrays.items() if ranks[name] == array.ndim - 1}
+    return {name: np.asarray(array[row]) if name in alone else array[row : row + 1] for name, array in arrays.items()}
 done = nncf.quantize(model, nncf.Dataset(range(count), feed), subset_size=count)
 onnx.save(done, sys.argv[3])
 """
@@ -122,7 +123,10 @@ def _nncf(model: Path, out: Path, calibration: Mapping[str, NDArray[Any]]) -> No
 
 def _feeds(rows: Mapping[str, NDArray[Any]], ranks: Mapping[str, int]) -> Iterator[dict[str, NDArray[Any]]]:
     for row in range(len(next(iter(rows.values())))):
-        yield {name: rows[name][row] if rank == rows[name].ndim - 1 else rows[name][row : row + 1] for name, rank in ranks.items()}
+        yield {
+            name: np.asarray(rows[name][row]) if rank == rows[name].ndim - 1 else rows[name][row : row + 1]
+            for name, rank in ranks.items()
+        }
 
 
 @contextlib.contextmanager
