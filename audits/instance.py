@@ -10,14 +10,16 @@ A model that cannot be attacked is blind in its finding, with the reason, and hi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from audits.attacked import Attacked, attack
+from audits.compressor import compress_all
 from audits.controls import planted_model, planted_records, untrained_twin
 from audits.data import Floats
 from audits.family import Bench
@@ -26,6 +28,7 @@ from audits.findings import describe_controls, describe_subjects
 from audits.fit import InputRange, balanced_pools, class_count, input_range
 from audits.groups import Groups
 from audits.instance_gap import Pools, gap_table, likeness
+from audits.parallel import run_all
 from audits.statistics import combine_minimum, rank_p_values
 from device_client.inference.walker import CheckedModel, check_model
 
@@ -80,37 +83,67 @@ def _attack_subjects(desk: _Desk) -> dict[str, Attacked]:
     first = desk.attack(bench.original.model)
     attacked = bench.attacked
     attacked[bench.original.id] = first
-    for variant in bench.variants:
-        bench.report(f"attacking {variant.id}")
-        attacked[variant.id] = desk.attack(variant.model, original=first)
+    if bench.variants:
+        bench.report(f"attacking {', '.join(variant.id for variant in bench.variants)}")
+    found = run_all([partial(desk.attack, variant.model, original=first) for variant in bench.variants])
+    attacked.update(zip((variant.id for variant in bench.variants), found, strict=True))
     return attacked
 
 
 def _attack_controls(desk: _Desk, attacked: dict[str, Attacked]) -> dict[str, Attacked]:
     """By name: ``planted:<strength>``, ``planted:<strength>:<variant>``, ``class_mean``, ``untrained:<subject>:<n>``."""
-    bench, pools = desk.bench, desk.pools
-    bench.report("attacking controls")
-    seed, settings = bench.policy.seed, bench.policy.controls
-    controls: dict[str, Attacked] = {}
-    if not pools.thin:
-        records = planted_records(pools, seed=seed)
-        names = (bench.original.model.inputs[0].name, bench.original.model.outputs[0].name)
-        for strength in (0.0, *settings.planted_strengths):
-            model = planted_model(bench.data, pools, records, strength=strength, names=names)
-            name = f"planted:{strength:g}" if strength else "class_mean"
-            plain = desk.attack(check_model(model, where=name))
-            controls[name] = plain
-            if bench.compressor is not None and strength >= settings.planted_required:
-                for variant, made in bench.compressor.compress(model, x=bench.data.x, y=bench.data.y).items():
-                    controls[f"{name}:{variant}"] = desk.attack(made, original=plain)
-    for subject in bench.subjects:
-        if attacked[subject.id].blocked:
-            continue
-        for index in range(settings.untrained_twins):
-            twin = untrained_twin(subject.model.data, seed=seed + index)
-            name = f"untrained:{subject.id}:{index}"
-            controls[name] = desk.attack(check_model(twin, features=subject.features, where=name))
-    return controls
+    bench = desk.bench
+    plain = _planted(desk)
+    twins = _untrained_twins(bench, attacked)
+    bench.report(f"attacking {len(plain) + len(twins)} controls")
+    models = {**{name: check_model(model, where=name) for name, model in plain.items()}, **twins}
+    found = run_all([partial(desk.attack, model) for model in models.values()])
+    controls = dict(zip(models, found, strict=True))
+    packed = _compressed(bench, plain)
+    if packed:
+        bench.report(f"attacking {len(packed)} compressed controls")
+    jobs = [partial(desk.attack, made, original=controls[name]) for (name, _), made in packed.items()]
+    made = dict(zip(packed, run_all(jobs), strict=True))
+    return controls | {f"{name}:{variant}": item for (name, variant), item in made.items()}
+
+
+def _planted(desk: _Desk) -> dict[str, bytes]:
+    """Models that hold records at growing strength, and one that holds class averages alone; none where classes are too thin."""
+    bench, pools, seed = desk.bench, desk.pools, desk.bench.policy.seed
+    if pools.thin:
+        return {}
+    records = planted_records(pools, seed=seed)
+    names = (bench.original.model.inputs[0].name, bench.original.model.outputs[0].name)
+    return {
+        f"planted:{strength:g}" if strength else "class_mean": planted_model(
+            bench.data, pools, records, strength=strength, names=names
+        )
+        for strength in (0.0, *bench.policy.controls.planted_strengths)
+    }
+
+
+def _compressed(bench: Bench, plain: Mapping[str, bytes]) -> dict[tuple[str, str], CheckedModel]:
+    """By planted model and variant, for those that must be caught."""
+    settings = bench.policy.controls
+    needed = [f"planted:{strength:g}" for strength in settings.planted_strengths if strength >= settings.planted_required]
+    chosen = [name for name in needed if name in plain]
+    if bench.compressor is None or not chosen:
+        return {}
+    bench.report(f"compressing {len(chosen)} planted leaks")
+    packed = compress_all(bench.compressor, [plain[name] for name in chosen], x=bench.data.x, y=bench.data.y)
+    return {(name, variant): model for name, variants in zip(chosen, packed, strict=True) for variant, model in variants.items()}
+
+
+def _untrained_twins(bench: Bench, attacked: Mapping[str, Attacked]) -> dict[str, CheckedModel]:
+    """Every subject that could be attacked with its weights shuffled."""
+    return {
+        (name := f"untrained:{subject.id}:{index}"): check_model(
+            untrained_twin(subject.model.data, seed=bench.policy.seed + index), features=subject.features, where=name
+        )
+        for subject in bench.subjects
+        if not attacked[subject.id].blocked
+        for index in range(bench.policy.controls.untrained_twins)
+    }
 
 
 def _judge(everything: dict[str, Attacked], subjects: tuple[str, ...], desk: _Desk) -> Groups:
