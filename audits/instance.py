@@ -10,7 +10,7 @@ A model that cannot be attacked is blind in its finding, with the reason, and hi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from audits.groups import Groups
 from audits.instance_gap import Pools, gap_table, likeness
 from audits.parallel import run_all
 from audits.statistics import combine_minimum, rank_p_values
+from audits.targets import Subject
 from device_client.inference.walker import CheckedModel, check_model
 
 POWER_UNIT = "share of a training record in the template of its class, in a model planted with such records"
@@ -94,17 +95,18 @@ def _attack_controls(desk: _Desk, attacked: dict[str, Attacked]) -> dict[str, At
     """By name: ``planted:<strength>``, ``planted:<strength>:<variant>``, ``class_mean``, ``untrained:<subject>:<n>``."""
     bench = desk.bench
     plain = _planted(desk)
-    twins = _untrained_twins(bench, attacked)
-    bench.report(f"attacking {len(plain) + len(twins)} controls")
-    models = {**{name: check_model(model, where=name) for name, model in plain.items()}, **twins}
-    found = run_all([partial(desk.attack, model) for model in models.values()])
-    controls = dict(zip(models, found, strict=True))
+    jobs = {name: partial(_attack_bytes, desk, model, name) for name, model in plain.items()} | _twin_jobs(desk, attacked)
+    bench.report(f"attacking {len(jobs)} controls")
+    controls = dict(zip(jobs, run_all(list(jobs.values())), strict=True))
     packed = _compressed(bench, plain)
     if packed:
         bench.report(f"attacking {len(packed)} compressed controls")
-    jobs = [partial(desk.attack, made, original=controls[name]) for (name, _), made in packed.items()]
-    made = dict(zip(packed, run_all(jobs), strict=True))
-    return controls | {f"{name}:{variant}": item for (name, variant), item in made.items()}
+    found = run_all([partial(desk.attack, made, original=controls[name]) for (name, _), made in packed.items()])
+    return controls | {f"{name}:{variant}": item for (name, variant), item in zip(packed, found, strict=True)}
+
+
+def _attack_bytes(desk: _Desk, data: bytes, name: str, features: tuple[str, ...] = ()) -> Attacked:
+    return desk.attack(check_model(data, features=features, where=name))
 
 
 def _planted(desk: _Desk) -> dict[str, bytes]:
@@ -134,15 +136,18 @@ def _compressed(bench: Bench, plain: Mapping[str, bytes]) -> dict[tuple[str, str
     return {(name, variant): model for name, variants in zip(chosen, packed, strict=True) for variant, model in variants.items()}
 
 
-def _untrained_twins(bench: Bench, attacked: Mapping[str, Attacked]) -> dict[str, CheckedModel]:
-    """Every subject that could be attacked with its weights shuffled."""
+def _twin_jobs(desk: _Desk, attacked: Mapping[str, Attacked]) -> dict[str, Callable[[], Attacked]]:
+    """Attacks on every subject that could be attacked, with its weights shuffled; a twin is made when its turn comes."""
+    policy = desk.bench.policy
+
+    def job(subject: Subject, index: int, name: str) -> Attacked:
+        return _attack_bytes(desk, untrained_twin(subject.model.data, seed=policy.seed + index), name, subject.features)
+
     return {
-        (name := f"untrained:{subject.id}:{index}"): check_model(
-            untrained_twin(subject.model.data, seed=bench.policy.seed + index), features=subject.features, where=name
-        )
-        for subject in bench.subjects
+        (name := f"untrained:{subject.id}:{index}"): partial(job, subject, index, name)
+        for subject in desk.bench.subjects
         if not attacked[subject.id].blocked
-        for index in range(bench.policy.controls.untrained_twins)
+        for index in range(policy.controls.untrained_twins)
     }
 
 
