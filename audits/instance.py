@@ -89,7 +89,6 @@ def _attack_subjects(desk: _Desk) -> dict[str, Attacked]:
 def _attack_controls(desk: _Desk, attacked: dict[str, Attacked]) -> dict[str, Attacked]:
     """By name: ``planted:<strength>``, ``planted:<strength>:<variant>``, ``class_mean``, ``untrained:<subject>:<n>``."""
     bench, pools = desk.bench, desk.pools
-    bench.report("attacking controls")
     seed, settings = bench.policy.seed, bench.policy.controls
     controls: dict[str, Attacked] = {}
     if not pools.thin:
@@ -98,6 +97,7 @@ def _attack_controls(desk: _Desk, attacked: dict[str, Attacked]) -> dict[str, At
         for strength in (0.0, *settings.planted_strengths):
             model = planted_model(bench.data, pools, records, strength=strength, names=names)
             name = f"planted:{strength:g}" if strength else "class_mean"
+            bench.report(f"attacking control {name}")
             plain = desk.attack(check_model(model, where=name))
             controls[name] = plain
             if bench.compressor is not None and strength >= settings.planted_required:
@@ -109,6 +109,7 @@ def _attack_controls(desk: _Desk, attacked: dict[str, Attacked]) -> dict[str, At
         for index in range(settings.untrained_twins):
             twin = untrained_twin(subject.model.data, seed=seed + index)
             name = f"untrained:{subject.id}:{index}"
+            bench.report(f"attacking control {name}")
             controls[name] = desk.attack(check_model(twin, features=subject.features, where=name))
     return controls
 
