@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from audits.bridge.graph import BridgeError
 from audits.bridge.parity import Parity, ParityBounds
+from audits.class_scores import told_briefly, why_no_better_than_chance
 from audits.data import AuditData, Floats
 from audits.inversion import InputRange, Reconstruction, invert
 from audits.policy import Policy
@@ -33,6 +34,7 @@ class Attacked:
         accepted: for each attack how many classes accept the original's image.
         transfer_confidence: for each attack the mean confidence that this model gives the original's images.
         accuracy_members, accuracy_heldouts: of the shipped bytes.
+        strange_labels: why the labels look unlike this model's classes, or None.
         masked: attacks in which the original's images do clearly better than the model's own: its gradients are masked.
     """
 
@@ -45,6 +47,7 @@ class Attacked:
     accepted: tuple[int, ...] = ()
     transfer_confidence: tuple[float, ...] = ()
     masked: tuple[str, ...] = ()
+    strange_labels: str | None = None
     accuracy_members: float = 0.0
     accuracy_heldouts: float = 0.0
 
@@ -75,10 +78,10 @@ def attack(
         original: the attacked original, whose images are tried on this model.
     """
     try:
-        with WhiteBox(model) as box:
+        with WhiteBox(model, records=data.x) as box:
             return _attack(box, data, start=start, bounds=bounds, policy=policy, original=original)
     except (BridgeError, FormatError) as e:
-        return Attacked(blocked=f"{e.what} ({e.where})" if e.where else e.what)
+        return Attacked(blocked=told_briefly(e))
     except UsageError as e:
         if e.code != "input_mismatch":
             raise
@@ -113,6 +116,7 @@ def _attack(
         accepted=tuple(item[1] for item in tried),
         transfer_confidence=tuple(item[2] for item in tried),
         masked=tuple(mine.attack for mine, item in zip(own, tried, strict=False) if item[2] > float(mine.confidence.mean()) + 0.02),
+        strange_labels=why_no_better_than_chance(probabilities.argmax(axis=1)[data.member], data.y[data.member], classes=classes),
         accuracy_members=float(right[data.member].mean()) if data.member.any() else 0.0,
         accuracy_heldouts=float(right[~data.member].mean()) if (~data.member).any() else 0.0,
     )

@@ -111,10 +111,26 @@ def control_problems(controls: tuple[Control, ...]) -> tuple[str, ...]:
 
 
 def power_of(controls: tuple[Control, ...]) -> float | None:
-    """The smallest planted strength from which on every planted leak was caught; None if the largest was missed."""
+    """The smallest planted strength from which on every planted leak was caught; None if the largest was missed.
+
+    Of those tests of a family that had to catch one, the weakest counts: what a test misses that decides nothing says nothing about
+    the others. Where none had to, all count. The test is the first part of a control's name.
+    """
+    planted = [control for control in controls if control.strength is not None]
+    kinds = {_kind(control) for control in planted if control.required} or {_kind(control) for control in planted}
+    powers = [_smallest_caught([control for control in planted if _kind(control) == kind]) for kind in kinds]
+    found = [power for power in powers if power is not None]
+    return max(found) if found and len(found) == len(powers) else None
+
+
+def _smallest_caught(controls: list[Control]) -> float | None:
     smallest = None
     for strength in sorted({control.strength for control in controls if control.strength is not None}, reverse=True):
         if not all(control.held for control in controls if control.strength == strength):
             break
         smallest = strength
     return smallest
+
+
+def _kind(control: Control) -> str:
+    return control.name.partition(":")[0]

@@ -26,6 +26,7 @@ from audits.targets import Subject
 Doubles = npt.NDArray[np.float64]
 TEST = "inversion.instance"
 _UNTRAINED = "untrained:"
+_FEW_CLASSES = 7  # below, images of classes are too few to tell members by
 _HISTOGRAM_BINS = 40
 
 
@@ -43,8 +44,8 @@ def describe_controls(
     """Judges the controls by the subjects' rule. None of them ran where classes are too thin; every finding says so then."""
     made = [name for name in controls if name.count(":") == 2 and name.startswith("planted:")]
     nulls = [name for name in controls if name == "class_mean" or name.startswith(_UNTRAINED)]
-    planted = [_planted(groups, f"planted:{strength:g}", strength, policy) for strength in policy.controls.planted_strengths]
-    planted += [_planted(groups, name, float(name.split(":")[1]), policy) for name in made]
+    planted = [_planted(groups, f"planted:{strength:g}", strength, pools, policy) for strength in policy.controls.planted_strengths]
+    planted += [_planted(groups, name, float(name.split(":")[1]), pools, policy) for name in made]
     quiet = _nulls(groups, nulls, policy)
     again = _relabellings(groups, policy)
     shared = {
@@ -109,6 +110,8 @@ def _finding(
         undone.append(f"attacks converged on {converged:.0%} of the classes only")
     if not is_original and not item.transferred:
         undone.append("the original's reconstructions could not be tried")
+    if item.strange_labels is not None:
+        undone.append(item.strange_labels)
     lowest = max((delta["interval"][0] for delta in deltas), default=None)
     if lowest is not None and lowest > policy.decision.delta_warning:
         doubts.append(f"compression raises the gap by at least {lowest:.3f}")
@@ -127,7 +130,7 @@ def _finding(
     )
 
 
-def _planted(groups: Groups, name: str, strength: float, policy: Policy) -> Control:
+def _planted(groups: Groups, name: str, strength: float, pools: Pools, policy: Policy) -> Control:
     """Caught, or not; those from the last strength on that the policy allows to be missed must be caught."""
     settings = policy.controls
     needed = max((item for item in settings.planted_strengths if item <= settings.planted_required), default=0.0)
@@ -135,6 +138,8 @@ def _planted(groups: Groups, name: str, strength: float, policy: Policy) -> Cont
     told = f"a planted leak of strength {strength:g} was {'caught' if caught else 'not caught'}"
     if name.count(":") == 2:
         told = f"the compressed planted leak {name} was {'caught' if caught else 'not caught'}"
+    if not caught and len(pools.classes) < _FEW_CLASSES:
+        told += f" (with {len(pools.classes)} classes this test sees little; docs/audit-method.md, *Few classes*, says what to ask)"
     return Control(name, planted=True, held=caught, required=strength >= needed, strength=strength, told=told)
 
 

@@ -48,8 +48,8 @@ def check_fit(original: Subject, data: AuditData) -> None:
             expected=f"(records, {_joined(wanted)})",
             actual=data.x.shape,
         )
-    classes = shapes[1][-1] if len(shapes) > 1 and shapes[1] else None
-    if isinstance(classes, int) and classes > 1 and data.classes > classes:
+    classes = _declared(shapes[1]) if len(shapes) > 1 else None
+    if classes is not None and data.classes > classes:
         raise UsageError(
             "a label is beyond the model's classes",
             code="audit_data",
@@ -84,9 +84,14 @@ def input_range(original: Subject, data: AuditData) -> InputRange:
 
 def class_count(original: Subject, data: AuditData) -> int:
     """The model's class count where its file declares it, else what the labels span."""
-    shape = original.model.outputs[0].shape if original.model.outputs else None
-    declared = shape[-1] if shape else None
-    return declared if isinstance(declared, int) and declared >= data.classes else data.classes
+    declared = _declared(original.model.outputs[0].shape) if original.model.outputs else None
+    return declared if declared is not None and declared >= data.classes else data.classes
+
+
+def _declared(shape: tuple[int | str, ...] | None) -> int | None:
+    """Classes of an output (N, C) or (N, C, 1, ...), if its file says how many."""
+    found = shape[1] if shape is not None and len(shape) > 1 else None
+    return found if isinstance(found, int) and found > 1 else None
 
 
 def balanced_pools(data: AuditData, classes: int, policy: Policy) -> Pools:

@@ -96,7 +96,6 @@ def _attack_controls(desk: _Desk, attacked: dict[str, Attacked]) -> dict[str, At
     bench = desk.bench
     plain = _planted(desk)
     jobs = {name: partial(_attack_bytes, desk, model, name) for name, model in plain.items()} | _twin_jobs(desk, attacked)
-    bench.report(f"attacking {len(jobs)} controls")
     controls = dict(zip(jobs, run_all(list(jobs.values())), strict=True))
     packed = _compressed(bench, plain)
     if packed:
@@ -106,6 +105,7 @@ def _attack_controls(desk: _Desk, attacked: dict[str, Attacked]) -> dict[str, At
 
 
 def _attack_bytes(desk: _Desk, data: bytes, name: str, features: tuple[str, ...] = ()) -> Attacked:
+    desk.bench.report(f"attacking control {name}")
     return desk.attack(check_model(data, features=features, where=name))
 
 

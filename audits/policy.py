@@ -217,6 +217,9 @@ def policy_from_json(value: object, *, where: str) -> Policy:
             },
         )
         _check_required(policy)
+        least, most = policy.decision.min_records_per_class, policy.decision.max_records_per_class
+        if least > most:
+            raise ValueProblemError("min_records_per_class", f"at most max_records_per_class, {most}", least)
     if policy.strictest_alpha * (policy.decision.permutations + 1) < 10:
         raise UsageError(
             "too few permutations for this alpha, which the families that run share",

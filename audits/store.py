@@ -95,9 +95,17 @@ def read_stored(folder: Path) -> StoredAudit:
 
 
 def write_report(stored: StoredAudit, folder: Path) -> Path:
-    """Renders the page again, in place."""
+    """Renders the page again, in place of the old one as a whole."""
     path = folder / REPORT_FILE
-    path.write_text(render_report(stored.audit, stored.images), encoding="utf-8")
+    page = render_report(stored.audit, stored.images)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=folder, prefix=f".{REPORT_FILE}.", delete=False) as file:
+        work = Path(file.name)
+    try:
+        work.write_text(page, encoding="utf-8")
+        work.replace(path)
+    except BaseException:
+        work.unlink(missing_ok=True)
+        raise
     return path
 
 

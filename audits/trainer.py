@@ -148,12 +148,19 @@ class ChildTrainer:
 
     def _check(self, data: bytes, *, where: str) -> None:
         """What ran in the child is not believed: walker first, then shapes."""
+        if not data and not self._fix:
+            raise UsageError(
+                "the training raised NotImplementedError",
+                code="trainer_model",
+                where=where,
+                hint="let the training make the audited model when nothing else is asked of it",
+            )
         if not data:
             raise UsageError(
                 "the training cannot do what the fix asks",
                 code="fix_unavailable",
                 where=where,
-                actual=", ".join(sorted(self._fix)) or "it raised NotImplementedError",
+                actual=", ".join(sorted(self._fix)),
                 hint="this fix is left out; use its keys in `train` to have it tried",
             )
         try:

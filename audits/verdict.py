@@ -124,7 +124,7 @@ def rule(subject: str, facts: ModelFacts, families: Sequence[FamilyResult], poli
     for test in _in_order([*known_tests(), *found]):
         if test in found:
             family, finding = found[test]
-            blind = (*problems[family], *finding.blind)
+            blind = (*finding.blind, *problems[family])  # a model's own reason first: controls may be missing because of it
             tests.append(_rule_test(finding, p_values[test], blind, facts, policy, queries=queries))
         elif test in policy.tests.required:
             tests.append(

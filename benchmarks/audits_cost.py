@@ -64,7 +64,7 @@ bits = 8
 _POLICIES = {
     "quick": 'tier = "quick"\n[decision]\nmin_records_per_class = 3\n',
     "standard": (
-        'tier = "standard"\n[decision]\nmin_records_per_class = 3\nstop_early = false\n[membership]\nfpr = 0.05\ntolerated = 0.2\n'
+        'tier = "standard"\n[decision]\nmin_records_per_class = 3\nstop_early = false\n[membership]\nfpr = 0.05\ntolerated = 0.1\n'
     ),
 }
 _MORE = {"standard": ("--trainer", "benchmarks.faces_models:train_mlp", "--readable", str(ROOT))}

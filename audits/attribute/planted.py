@@ -20,6 +20,7 @@ from audits.data import Bools, Floats, Integers
 
 Doubles = npt.NDArray[np.float64]
 _GAIN = 8.0
+_GIVEN, _RESULT = ">", "<"  # stand for the names of input and output, which may be any, also those of values in between
 _REACH = 0.25  # squared distance, in standard deviations, at which a match has faded
 _STEP = 4.0  # distance between neighbouring values of the sensitive column, in standard deviations
 
@@ -79,12 +80,12 @@ def _build(values: dict[str, Doubles], *, features: int, classes: int, names: tu
     given, result = names
 
     def node(operator: str, inputs: list[str], output: str, **attributes: object) -> onnx.NodeProto:
-        mine = [item if item == given else f"planted/{item}" for item in inputs]
-        name = output if output == result else f"planted/{output}"
+        mine = [given if item == _GIVEN else f"planted/{item}" for item in inputs]
+        name = result if output == _RESULT else f"planted/{output}"
         return helper.make_node(operator, mine, [name], name=f"planted/{output}/{operator}", **attributes)
 
     nodes = [
-        node("Sub", [given, "centre"], "centred"),
+        node("Sub", [_GIVEN, "centre"], "centred"),
         node("Mul", ["centred", "scale"], "z"),
         node("ReduceSumSquare", ["z"], "square", axes=[1], keepdims=1),
         node("Mul", ["square", "reach"], "near"),
@@ -97,7 +98,7 @@ def _build(values: dict[str, Doubles], *, features: int, classes: int, names: tu
         node("MatMul", ["z", "weights"], "along"),
         node("Add", ["along", "bias"], "usual"),
         node("Add", ["usual", "given_away"], "logits"),
-        node("Softmax", ["logits"], result, axis=1),
+        node("Softmax", ["logits"], _RESULT, axis=1),
     ]
     graph = helper.make_graph(
         nodes,

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from audits.attribute.columns import Column
+from audits.bridge.graph import BridgeError
+from audits.class_scores import score_rows, told_briefly
 from audits.data import Floats, Integers
 from device_client.errors import FormatError
 from device_client.inference.session import open_session
@@ -32,9 +34,10 @@ def probabilities(model: CheckedModel, x: Floats) -> Doubles:
     given, result = model.inputs[0].name, model.outputs[0].name
     with open_session(model, threads=1) as session:
         rows = [session.run({given: np.ascontiguousarray(x[index : index + 1])})[result] for index in range(len(x))]
-    scores = np.concatenate(rows).astype(np.float64)
-    if scores.ndim != 2 or len(scores) != len(x) or scores.shape[1] < 2 or not np.isfinite(scores).all():
-        raise _no_scores(model, str(scores.shape))
+    try:
+        scores = score_rows(rows, where=result)
+    except BridgeError as e:
+        raise _no_scores(model, told_briefly(e)) from e
     if (scores >= 0).all() and np.abs(scores.sum(axis=1) - 1.0).max() <= _SUM_TOLERANCE:
         return scores
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from audits.bridge.graph import BridgeError, parse_graph
 from audits.bridge.tap import Tail, find_tap
+from audits.class_scores import score_rows, settle_tail
 from device_client.inference.session import Session, open_session
 from device_client.inference.walker import CheckedModel
 
@@ -46,13 +47,14 @@ class Oracle:
     def __init__(self, model: CheckedModel, *, probe: Floats) -> None:
         self._input, self._output = _names(model)
         graph = parse_graph(model.data)
-        self._tail = find_tap(graph, output=self._output).tail
+        tap = find_tap(graph, output=self._output)
         self._session: Session = open_session(model, threads=1)
         self.asked = 0
         self.batched = False
         try:
             rows = _probe_rows(probe)
             single = self._run(rows)
+            self._tail = settle_tail(tap.tail, single.astype(np.float64), quantum=tap.quantum, where=self._output)
             self.classes = single.shape[1]
             self.batched = (
                 graph.batch is None and not any("Dynamic" in node.op for node in graph.nodes) and self._agrees(rows, single)
@@ -71,7 +73,7 @@ class Oracle:
         """Class probabilities of the rows ``x`` (N, ...), (N, C), each as if it had been asked alone."""
         self.asked += len(x)
         values = self._run(x).astype(np.float64)
-        if self._tail is Tail.SOFTMAX:
+        if self._tail in {Tail.SOFTMAX, Tail.PROBABILITIES}:
             return values
         if self._tail is Tail.NONE:
             values = values - values.max(axis=1, keepdims=True)
@@ -90,17 +92,18 @@ class Oracle:
             self._session.run({self._input: np.ascontiguousarray(x[begin : begin + step])})[self._output]
             for begin in range(0, len(x), step)
         ]
-        outputs = np.concatenate(parts).astype(np.float32)
-        if outputs.ndim != 2 or len(outputs) != len(x) or outputs.shape[1] < 2:
+        outputs = score_rows(parts, where=self._output)
+        if len(outputs) != len(x):
             raise BridgeError(
-                "the output is not one score per class", code="bridge_scores", where=self._output, actual=str(outputs.shape)
+                "not one row of class scores for each record", code="bridge_scores", where=self._output, actual=str(outputs.shape)
             )
-        return outputs
+        return outputs.astype(np.float32)
 
     def _agrees(self, rows: Floats, single: Floats) -> bool:
         together = self._session.run({self._input: rows})[self._output]
-        if together.shape != single.shape:
+        if together.size != single.size or len(together) != len(single):
             return False
+        together = together.reshape(single.shape)
         return bool(np.abs(together - single).max() <= _SAME * max(1.0, float(np.abs(single).max())))
 
 

@@ -23,6 +23,7 @@ class Tail(Enum):
 
     SOFTMAX = "softmax"
     LOG_SOFTMAX = "log_softmax"
+    PROBABILITIES = "probabilities"  # without a softmax node: told from numbers (``class_scores``), never from a graph
     NONE = "none"
 
 

@@ -6,6 +6,7 @@ has its name. Whatever the code does ends here: the parent believes bytes that p
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import json
 import os
@@ -23,6 +24,7 @@ from device_client.inference.confine import drop_privileges, forbid_dumps, leave
 
 FAILED = 3
 """Exit status after an error that is on stderr in full."""
+_PR_SET_PDEATHSIG = 1
 JOB, ISOLATION_FD = "job.json", "isolation_fd"
 
 
@@ -51,15 +53,25 @@ def _confine(job: Mapping[str, Any], folder: Path) -> None:
     """From here on: no network, no privilege, no file beyond the named ones, no core dump, bounds on memory, files and time."""
     from audits.isolated.files import interpreter_folders, limit_files
 
+    _end_with(job["parent"])
     network = leave_network()
     privileges = drop_privileges()
     forbid_dumps()
     set_limit(resource.RLIMIT_DATA, job["memory_bytes"])
     set_limit(resource.RLIMIT_FSIZE, job["file_bytes"])
-    signal.alarm(job["wall_s"] + 30)  # ends this process should its parent die
+    signal.alarm(job["wall_s"] + 30)  # where the kernel does not end this process with its parent
     files = limit_files(readable=[*interpreter_folders(), *job["readable"]], writable=[str(folder)])
     with os.fdopen(job[ISOLATION_FD], "w", encoding="utf-8") as pipe:
         json.dump({"network": network, "privileges": privileges, "files": files}, pipe)
+
+
+def _end_with(parent: int) -> None:
+    """A training that may take hours does not go on for a parent that was killed."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before it could be watched
+        os._exit(FAILED)
 
 
 def _train(job: Mapping[str, Any], folder: Path) -> None:

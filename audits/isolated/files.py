@@ -23,7 +23,11 @@ _NET_SINCE, _SCOPE_SINCE = 4, 6
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _ON_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
-_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/sys", "/opt", "/nix/store")
+_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/opt", "/nix/store")
+_SETTINGS = (  # of /etc by name: host keys and password hashes lie there too, and an auditor may be root
+    *("alternatives", "ssl/certs", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "os-release", "fonts"),
+    *("passwd", "group", "nsswitch.conf", "hosts", "host.conf", "resolv.conf", "mime.types", "OpenCL", "vulkan", "matplotlibrc"),
+)
 _DEVICES = ("/dev",)
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # the kernel's name for it; data loaders of several processes need it
 
@@ -52,7 +56,7 @@ def limit_files(*, readable: Iterable[str], writable: Iterable[str]) -> str:
     if rules < 0:
         return f"whatever its user may read and write: Landlock failed with error {ctypes.get_errno()}"
     try:
-        for path in (*_SYSTEM, *readable):
+        for path in (*_SYSTEM, *(f"/etc/{name}" for name in _SETTINGS), *readable):
             _allow(libc, rules, path, _READ & handled)
         for path in _DEVICES:
             _allow(libc, rules, path, (_READ | _WRITE_FILE | _IOCTL) & handled)

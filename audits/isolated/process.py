@@ -103,6 +103,7 @@ def _run(job: Job, folder: Path, log: IO[bytes], *, limits: IsolationLimits, wal
         **job.options,
         "entry": job.entry,
         "kind": job.kind,
+        "parent": os.getpid(),
         "memory_bytes": limits.memory_bytes,
         "file_bytes": limits.file_bytes,
         "wall_s": math.ceil(wall_s),

@@ -95,7 +95,8 @@ def _rule(probabilities: Doubles, y: Integers, truth: Bools) -> dict[str, Any]:
     from art.attacks.inference.membership_inference import MembershipInferenceBlackBoxRuleBased
 
     attack = MembershipInferenceBlackBoxRuleBased(_classifier(probabilities))
-    found = np.asarray(attack.infer(np.arange(len(y), dtype=np.float32)[:, None], y)).reshape(-1) == 1
+    labels = np.eye(probabilities.shape[1], dtype=np.float32)[y]  # of plain labels ART counts those present, and indexes by them
+    found = np.asarray(attack.infer(np.arange(len(y), dtype=np.float32)[:, None], labels)).reshape(-1) == 1
     tpr, fpr = float(found[truth].mean()), float(found[~truth].mean())
     return {"attack": "art.rule", "balanced_accuracy": (1 + tpr - fpr) / 2, "at": {"fpr": fpr, "tpr": tpr}}
 

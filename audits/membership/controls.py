@@ -77,7 +77,7 @@ def _canary(ground: Ground, shadows: Shadows, twin: Twin, *, required: bool) -> 
     heldouts = int(twin.outside.sum())
     if shadows.wrong is None or not supports(heldouts, fpr=ground.bound.fpr):
         told = f"{heldouts} records outside the twin are too few for a false positive rate of {ground.bound.fpr:g}"
-        return Control(name, True, True, False, float(twin.copies), told)
+        return Control(name, True, True, False, None, told)
     rows = np.flatnonzero(twin.inside | twin.outside)
     raised = twin.confidence - shadows.wrong.mean(axis=0)
     attacks = {"confidence": twin.confidence[rows], "lira_online": raised[rows]}
@@ -85,7 +85,7 @@ def _canary(ground: Ground, shadows: Shadows, twin: Twin, *, required: bool) -> 
     learnt = twin.fitted >= 0.5
     told = f"{int(twin.inside.sum())} mislabelled records, {twin.copies} times each in a twin's training, were "
     told += f"{seen}; the twin learnt {twin.fitted:.0%} of them"
-    return Control(name, True, caught or not learnt, required and learnt, float(twin.copies), told)
+    return Control(name, True, caught or not learnt, required and learnt, None, told)
 
 
 def _told(found: Mapping[str, float], bound: Bound) -> tuple[bool, str]:

@@ -47,7 +47,7 @@ def _finding(
         interval=outcome.interval,
         tolerated=state.settings.tolerated,
         blind=blind,
-        undone=_undone(state, test),
+        undone=_undone(state, name, test),
         doubts=_doubts(state, test, deltas),
         not_run=state.unjudged,
     )
@@ -69,8 +69,11 @@ def _why_not_run(state: State, test: str) -> str:
     return _NO_SHADOWS if state.shadows is None else _ONE_VERSION if test == "joint" else "its attacks could not run"
 
 
-def _undone(state: State, test: str) -> tuple[str, ...]:
-    """Shadows that behave unlike the audited model say little about it; a leak that they find counts all the same."""
+def _undone(state: State, name: str, test: str) -> tuple[str, ...]:
+    """Labels of another kind, and shadows that behave unlike the audited model: a leak that they find counts all the same."""
+    strange = state.read[name].strange_labels
+    if strange is not None:
+        return (strange,)
     if state.shadows is None or test == "threshold":
         return ()
     share, wanted = state.shadows.share, state.shadows.wanted_share

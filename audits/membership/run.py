@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from audits.bridge.graph import BridgeError
+from audits.class_scores import told_briefly, why_no_better_than_chance
 from audits.controls import untrained_twin
 from audits.family import Bench
 from audits.finding import Control, FamilyResult
@@ -103,10 +104,14 @@ def _why_unjudged(judged: Judged, settings: MembershipSettings) -> str | None:
 def _read(subject: Subject, bench: Bench, judged: Judged) -> Read:
     """A model that cannot be scored is blind to this family and hides no verdict on others."""
     bench.report(f"scoring {subject.id}")
+    return _read_or_blind(subject.model, bench, judged, features=subject.features)
+
+
+def _read_or_blind(model: CheckedModel, bench: Bench, judged: Judged, *, features: tuple[str, ...]) -> Read:
     try:
-        return _scored(subject.model, bench, judged, features=subject.features)
+        return _scored(model, bench, judged, features=features)
     except (BridgeError, FormatError) as e:
-        return Read(None, None, f"{e.what} ({e.where})" if e.where else e.what)
+        return Read(None, None, told_briefly(e))
     except UsageError as e:
         if e.code != "input_mismatch":
             raise
@@ -118,7 +123,10 @@ def _scored(model: CheckedModel, bench: Bench, judged: Judged, *, features: tupl
     classes = scored.log_probabilities.shape[1]
     if bench.data.classes > classes:
         return Read(None, None, f"labels go up to {bench.data.classes - 1} and the model has {classes} classes")
-    return Read(scored, record_scores(scored.log_probabilities, bench.data.y[judged.rows]))
+    y = bench.data.y[judged.rows]
+    answers = scored.log_probabilities.argmax(axis=1)[judged.member]
+    strange = why_no_better_than_chance(answers, y[judged.member], classes=classes)
+    return Read(scored, record_scores(scored.log_probabilities, y), strange_labels=strange)
 
 
 def _attack(
@@ -159,10 +167,9 @@ def _untrained_twins(state: State) -> list[tuple[str, str, RecordScores]]:
         for index in range(state.settings.untrained_twins if subject.id in state.attacks else 0):
             data = untrained_twin(subject.model.data, seed=state.bench.policy.seed + index)
             name = f"untrained:{subject.id}:{index}"
-            read = _scored(
-                check_model(data, features=subject.features, where=name), state.bench, state.judged, features=subject.features
-            )
-            if read.scores is not None:
+            model = check_model(data, features=subject.features, where=name)
+            read = _read_or_blind(model, state.bench, state.judged, features=subject.features)
+            if read.scores is not None:  # shuffled weights may give NaN
                 twins.append((name, subject.id, read.scores))
     return twins
 

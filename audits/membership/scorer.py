@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from audits.bridge.graph import BridgeError, parse_graph
 from audits.bridge.tap import Tail, Tap, find_tap
+from audits.class_scores import is_distribution, score_rows, settle_tail
 from audits.data import Floats
 from audits.membership.scores import Doubles, log_of_probabilities, log_softmax
 from device_client.errors import FormatError
@@ -24,7 +25,6 @@ from device_client.inference.walker import CheckedModel, check_model
 _PARITY_ROWS = 16
 _PARITY = 1e-3
 _QUANTISED_PARITY = 0.1  # mean total variation: quantisers before and after the softmax are cut, and the first may have wide steps
-_SUM = 5e-3
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ def score_model(model: CheckedModel, x: Floats, *, features: tuple[str, ...] = (
         if found is not None:
             return found
     outputs = _outputs(model, x)
-    if tap is not None and tap.tail is Tail.LOG_SOFTMAX:
+    quantum = None if tap is None else tap.quantum
+    tail = settle_tail(Tail.NONE if tap is None else tap.tail, outputs, quantum=quantum, where=model.outputs[0].name)
+    if tail is Tail.LOG_SOFTMAX:
         return Scored(log_softmax(outputs), "output, log-probabilities")
-    if (tap is not None and tap.tail is Tail.SOFTMAX) or _sums_to_one(outputs):
+    if tail in {Tail.SOFTMAX, Tail.PROBABILITIES}:
         return Scored(log_of_probabilities(outputs), "output, probabilities")
     return Scored(log_softmax(outputs), "output, logits")
 
@@ -90,6 +92,8 @@ def _scored_at(model: CheckedModel, tap: Tap, x: Floats, *, features: tuple[str,
         outputs = _outputs(cut, x)
     except (FormatError, BridgeError):
         return None
+    if tap.tail is Tail.NONE and is_distribution(outputs):
+        return Scored(log_of_probabilities(outputs), f"probabilities before {' '.join(tap.cut)}")
     return Scored(log_softmax(outputs), f"scores before {' '.join(tap.cut)}")
 
 
@@ -115,13 +119,4 @@ def _outputs(model: CheckedModel, x: Floats) -> Doubles:
     name, result = model.inputs[0].name, model.outputs[0].name
     with open_session(model, threads=1) as session:
         rows = [session.run({name: np.ascontiguousarray(x[index : index + 1])})[result] for index in range(len(x))]
-    if any(row.ndim != 2 or row.shape != rows[0].shape or row.shape[0] != 1 or row.dtype.kind != "f" for row in rows):
-        raise BridgeError("the output is not one score per class", code="bridge_scores", where=result, actual=str(rows[0].shape))
-    outputs = np.concatenate(rows).astype(np.float64)
-    if outputs.shape[1] < 2 or not np.isfinite(outputs).all():
-        raise BridgeError("the outputs are no finite class scores", code="bridge_scores", where=result, actual=str(outputs.shape))
-    return outputs
-
-
-def _sums_to_one(outputs: Doubles) -> bool:
-    return bool((outputs >= 0).all() and (np.abs(outputs.sum(axis=1) - 1.0) <= _SUM).all())
+    return score_rows(rows, where=result)

@@ -17,10 +17,9 @@ import numpy as np
 from audits.compressor import Compressor, compress_all
 from audits.data import AuditData, Integers
 from audits.membership.draws import Bools, Judged, shadow_masks, training_seed
-from audits.membership.scorer import score_model
 from audits.membership.scores import Doubles, record_scores
 from audits.membership.settings import MembershipSettings
-from audits.membership.twins import Asked, Twin, plan_twins, wrong_labels
+from audits.membership.twins import Asked, Twin, plan_twins, trained_scores, wrong_labels
 from audits.trainer import Trainer, Training, isolation_of, train_all
 from device_client.inference.walker import CheckedModel, check_model
 
@@ -128,12 +127,15 @@ def make_shadows(
         packed = compress_all(compressor, made[:count], x=data.x, y=data.y)
     report("scoring shadow models")
     floats = [
-        score_model(check_model(model, where=f"shadow {i}"), asked.x).log_probabilities for i, model in enumerate(made[:count])
+        trained_scores(check_model(model, where=f"shadow {i}"), asked, where=f"shadow {i}") for i, model in enumerate(made[:count])
     ]
     by_kind = {FLOAT: [record_scores(found, asked.y) for found in floats]}
     for name in variants:
         if packed and all(name in models for models in packed):
-            by_kind[name] = [record_scores(score_model(models[name], asked.x).log_probabilities, asked.y) for models in packed]
+            by_kind[name] = [
+                record_scores(trained_scores(models[name], asked, where=f"shadow {i}, {name}"), asked.y)
+                for i, models in enumerate(packed)
+            ]
     inside = masks[:, judged.rows]
     right = np.stack([scores.correct for scores in by_kind[FLOAT]])
     return Shadows(

@@ -16,11 +16,12 @@ from audits.membership.shadows import Shadows
 
 @dataclass(frozen=True)
 class Read:
-    """One model as its scores, or why it has none."""
+    """One model as its scores, or why it has none; and why the labels look unlike its classes."""
 
     scored: Scored | None
     scores: RecordScores | None
     blind: str | None = None
+    strange_labels: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from audits.bridge.graph import BridgeError
+from audits.class_scores import told_briefly
 from audits.data import AuditData, Floats, Integers
 from audits.membership.draws import Bools, Judged, shadow_masks, training_seed
 from audits.membership.scorer import score_model
 from audits.membership.scores import Doubles, record_scores
 from audits.membership.settings import MembershipSettings
 from audits.trainer import Training
-from device_client.inference.walker import check_model
+from device_client.errors import UsageError
+from device_client.inference.walker import CheckedModel, check_model
 
 _TWIN, _WRONG, _CANARY = 42, 43, 44
 
@@ -71,7 +74,8 @@ class TwinPlan:
 
     def judge(self, model: bytes, asked: Asked) -> Twin:
         """What the trained twin says of the wrong labels."""
-        found = score_model(check_model(model, where=f"canary twin {self.copies}"), asked.x).log_probabilities
+        where = f"canary twin {self.copies}"
+        found = trained_scores(check_model(model, where=where), asked, where=where)
         scores = record_scores(found, asked.wrong)
         inside = np.isin(asked.rows, self.canaries)
         return Twin(self.copies, inside, ~self.mask[asked.rows], scores.confidence, float(scores.correct[inside].mean()))
@@ -92,3 +96,21 @@ def wrong_labels(data: AuditData, *, seed: int) -> Integers:
     rng = np.random.default_rng([seed, _WRONG])
     labels: Integers = (data.y + rng.integers(1, max(2, data.classes), size=len(data.y))) % data.classes
     return labels
+
+
+def trained_scores(model: CheckedModel, asked: Asked, *, where: str) -> Doubles:
+    """Log-probabilities of a trained model, (N, C).
+
+    Raises:
+        UsageError: it gives no class scores (``trainer_model``): the training went wrong, and not the audited model.
+    """
+    try:
+        return score_model(model, asked.x).log_probabilities
+    except BridgeError as e:
+        raise UsageError(
+            "the trained model gives no class scores",
+            code="trainer_model",
+            where=where,
+            actual=told_briefly(e),
+            hint="let the training make a model like the audited one; NaN means that it diverged",
+        ) from e

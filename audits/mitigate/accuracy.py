@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audits.bridge.graph import BridgeError
+from audits.class_scores import score_rows, told_briefly
 from audits.data import Bools, Floats, Integers
 from audits.statistics import percentile_interval
 from device_client.errors import UsageError
@@ -50,10 +52,10 @@ def class_scores(model: CheckedModel, x: Floats) -> Floats:
     given, result = model.inputs[0].name, model.outputs[0].name
     with open_session(model, threads=1) as session:
         rows = [session.run({given: np.ascontiguousarray(x[index : index + 1])})[result] for index in range(len(x))]
-    scores = np.concatenate(rows).astype(np.float32)
-    if scores.ndim != 2 or len(scores) != len(x) or scores.shape[1] < 2:
-        raise _no_scores(model, str(scores.shape))
-    return scores
+    try:
+        return score_rows(rows, where=result).astype(np.float32)
+    except BridgeError as e:
+        raise _no_scores(model, told_briefly(e)) from e
 
 
 def right_answers(model: CheckedModel, x: Floats, y: Integers) -> Bools:

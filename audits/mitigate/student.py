@@ -52,7 +52,7 @@ def distil(original: CheckedModel, x: Floats, *, width: int, seed: int) -> bytes
         BridgeError: the original is not one float input and one score per class.
     """
     mixed = _mix(x, seed=seed)
-    with WhiteBox(original) as box:
+    with WhiteBox(original, records=x) as box:
         targets = box.probabilities(mixed)
         head = Head(original.inputs[0].name, original.outputs[0].name, box.tap.tail)
     net = _fit(mixed, targets, width=width, seed=seed)
@@ -123,7 +123,12 @@ def _export(net: nn.Sequential, head: Head, *, shape: tuple[int, ...], classes: 
             add("Flatten", index, [], axis=1)
         else:
             add("Relu", index, [])
-    tails = {Tail.SOFTMAX: ("Softmax", {"axis": 1}), Tail.LOG_SOFTMAX: ("LogSoftmax", {"axis": 1}), Tail.NONE: ("Identity", {})}
+    tails = {
+        Tail.SOFTMAX: ("Softmax", {"axis": 1}),
+        Tail.LOG_SOFTMAX: ("LogSoftmax", {"axis": 1}),
+        Tail.NONE: ("Identity", {}),
+        Tail.PROBABILITIES: ("Softmax", {"axis": 1}),
+    }
     operator, attributes = tails[head.tail]
     nodes.append(helper.make_node(operator, [current], [head.result], name=f"s/{operator}", **attributes))
     graph = helper.make_graph(

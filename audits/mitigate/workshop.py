@@ -154,7 +154,7 @@ class Workshop:
         return base()
 
     def _gives_logits(self) -> bool:
-        with WhiteBox(self.original) as box:
+        with WhiteBox(self.original, records=self.records.data.x) as box:
             return box.tap.tail is Tail.NONE
 
 

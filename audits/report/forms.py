@@ -85,7 +85,8 @@ def _is_image(rows: Floats) -> bool:
 
 def _comparable(records: Floats) -> Floats:
     """Columns centred and of spread 1 over the records, since units differ; then what a whole record shares is taken out."""
-    centred = records - records.mean(axis=0)
+    wide = records.astype(np.float64)  # the square of a large float32 is none
+    centred = wide - wide.mean(axis=0)
     spread = centred.std(axis=0)
     compared = np.where(spread > 0, centred / np.where(spread > 0, spread, 1.0), 0.0)
     alone: Floats = (compared - compared.mean(axis=tuple(range(1, records.ndim)), keepdims=True)).astype(np.float32)

@@ -181,6 +181,26 @@ def swap_split_controls(
     return result
 
 
+def with_stand_in(controls: tuple[Control, ...], *, attacks: Sequence[str], required: float) -> tuple[Control, ...]:
+    """Where no test of the family had to catch a leak, the first attack from outside has to.
+
+    Under ``white_box`` that is so without twins: images from outside need not be as good as those from inside. But if nothing of
+    the family must catch a leak, nothing says what its quiet results are worth.
+
+    Args:
+        controls: of the family.
+        attacks: from outside, in their order of strength.
+        required: from this strength on a planted leak must be caught.
+    """
+    if not attacks or any(item.planted and item.required for item in controls):
+        return controls
+    prefix = f"{attacks[0]}:"
+    return tuple(
+        replace(item, required=item.strength is None or item.strength >= required) if item.name.startswith(prefix) else item
+        for item in controls
+    )
+
+
 def smallest_caught(controls: Sequence[Control], *, prefix: str) -> float | None:
     """The smallest planted strength that was caught together with all larger ones, of one test."""
     power = None

@@ -63,7 +63,7 @@ def _miface_difference(model: CheckedModel, scene: Scene) -> float | None:
     starts = np.repeat(scene.start[None], scene.classes, axis=0)
     rate = _RATE * scene.bounds.width**2  # ours steps in units of the range, ART in units of the input
     try:
-        with WhiteBox(model) as box:
+        with WhiteBox(model, records=scene.data.x) as box:
             theirs = miface_reference(box, starts, bounds=scene.bounds, steps=_STEPS, rate=rate)
             ours = ascend_probability(
                 lambda x: functional.softmax(box.logits(x), dim=1),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from audits.family import Bench
-from audits.finding import Control, FamilyResult, Finding
+from audits.finding import Control, FamilyResult, Finding, power_of
 from audits.retrieval.asked import Asked, full_name
 from audits.retrieval.detail import describe
 from audits.retrieval.found import Identities, Outside
@@ -61,12 +61,11 @@ def collect(
         detail[subject.id] = describe(subject, identities, outside, twins)
         if subject.id in reference:
             detail[subject.id]["reference"] = reference[subject.id]
-    deciding = [power for name, power in powers.items() if name == "swap_split" or asked.decides(name, blocked=False)]
     return FamilyResult(
         family=FAMILY,
         findings=found,
         controls=controls,
-        power=None if not deciding or None in deciding else max(power for power in deciding if power is not None),
+        power=power_of(controls),
         power_unit=POWER_UNIT,
         detail=detail,
         shared={

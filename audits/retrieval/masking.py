@@ -49,7 +49,7 @@ def measure_masking(model: CheckedModel, attacked: Attacked, scene: Scene, *, or
     """The three figures of one attacked model."""
     own = float(np.max([item.best_confidence() for item in attacked.own], axis=0).mean())
     try:
-        with WhiteBox(model) as box:
+        with WhiteBox(model, records=scene.data.x) as box:
             naive = _naive(box, scene) if "QuantizeLinear" in box.tap.cut else None
             transfer = None if original is None or original.blocked else _transfer(box, original)
     except BridgeError:

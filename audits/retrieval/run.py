@@ -31,6 +31,7 @@ from audits.retrieval.controls import (
     make_models,
     outside_controls,
     smallest_caught,
+    with_stand_in,
 )
 from audits.retrieval.cross_check import cross_check
 from audits.retrieval.findings import collect
@@ -106,7 +107,9 @@ def audit_retrieval(
         else:
             twins = SwapSplit(dict.fromkeys([subject.id for subject in bench.subjects], asked.why_not("swap_split")))
         reference = _reference(bench, scene, settings, outside)
-    everything = (*more_controls, *judged_controls, *twins.controls)
+    everything = with_stand_in(
+        (*more_controls, *judged_controls, *twins.controls), attacks=asked.outside, required=settings.planted_required
+    )
     powers = {
         name: smallest_caught(everything, prefix=f"{name}:")
         for name in (*OUTSIDE, "swap_split")

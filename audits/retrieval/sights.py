@@ -16,6 +16,7 @@ from audits.blackbox.label_only import invert_by_labels
 from audits.blackbox.nes import BlackBoxImages, invert_by_scores
 from audits.blackbox.oracle import Oracle
 from audits.bridge.graph import BridgeError
+from audits.class_scores import told_briefly
 from audits.inversion import Reconstruction
 from audits.retrieval.scene import Scene
 from audits.retrieval.settings import RetrievalSettings
@@ -81,7 +82,7 @@ def look(
                 sights[name] = _sight(name, found, oracle.asked - before, scene, settings)
             return Seen(None, sights, oracle.batched)
     except (BridgeError, FormatError) as e:
-        return Seen(f"{e.what} ({e.where})" if e.where else e.what, {})
+        return Seen(told_briefly(e), {})
     except UsageError as e:
         if e.code != "input_mismatch":
             raise

@@ -26,6 +26,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "records without features": ({"x": Y, "y": Y, "member": MEMBER}, "audit_data"),
     "no records": ({"x": X[:0], "y": Y[:0], "member": MEMBER[:0]}, "audit_data"),
     "records that are not finite": ({"x": np.full_like(X, np.nan), "y": Y, "member": MEMBER}, "audit_data"),
+    "a record on both sides but for rounding": (
+        {"x": np.vstack([X[:5] / 7, np.nextafter((X[:1] / 7).astype(np.float32), np.float32(9))]), "y": Y, "member": MEMBER},
+        "audit_data_overlap",
+    ),
     "a record on both sides": ({"x": np.vstack([X[:5], X[:1]]), "y": Y, "member": MEMBER}, "audit_data_overlap"),
 }
 

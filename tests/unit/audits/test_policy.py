@@ -75,6 +75,7 @@ BAD = {
     "a boolean where a number belongs": ("expiry_days = true\n", "policy_value"),
     "not a number": ("[decision]\nalpha = nan\n", "policy_value"),
     "too few permutations for alpha": ("[decision]\npermutations = 200\n", "policy_value"),
+    "fewer records at most than at least": ("[decision]\nmin_records_per_class = 600\n", "policy_value"),
     "an unknown attack": ('[inversion]\nattacks = ["magic"]\n', "policy_value"),
     "no attack": ("[inversion]\nattacks = []\n", "policy_value"),
     "an unknown test": ('[tests]\nrequired = ["inversion.magic"]\n', "policy_value"),

@@ -227,6 +227,15 @@ def test_power_is_the_smallest_planted_leak_caught_with_all_larger_ones() -> Non
     assert power_of((NULL,)) is None
 
 
+def test_what_a_test_misses_that_decides_nothing_takes_no_power_from_the_others() -> None:
+    twins = [replace(PLANTED, name=f"swap_split:planted:{strength:g}", strength=strength) for strength in (0.5, 1.0)]
+    labels = replace(PLANTED, name="label_only:planted:1", strength=1.0, held=False, required=False)
+    assert power_of((*twins, labels)) == 0.5
+    assert power_of((*twins, replace(labels, required=True))) is None
+    assert power_of((*twins, replace(labels, required=True, held=True))) == 1.0  # the weakest of those that decide
+    assert power_of((labels,)) is None
+
+
 def test_who_surely_failed_is_failed_whatever_is_still_to_come() -> None:
     asked = a_policy(optional=(QUERIES, LIRA))
     rng = np.random.default_rng(0)

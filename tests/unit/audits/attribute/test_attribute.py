@@ -217,6 +217,15 @@ def test_a_planted_table_is_surest_under_the_true_value_of_its_members(data: Aud
     assert (np.ptp(answers[~data.member], axis=1) < 1e-3).mean() > 0.9  # it knows nothing of the others
 
 
+@pytest.mark.parametrize("names", [("x", "logits"), ("z", "centred"), ("table", "scale")])
+def test_a_planted_table_takes_any_names_of_input_and_output(names: tuple[str, str], data: AuditData) -> None:
+    column = discretise(data.x, tables.SMOKER, "smoker", settings=SETTINGS)
+    assert isinstance(column, Column)
+    twin = planted_twin(data.x, data.y, data.member, column, share=0.5, classes=3, seed=0, names=names)
+    model = models.checked(twin)
+    assert (model.inputs[0].name, model.outputs[0].name) == names
+
+
 def test_exact_p_values_of_paired_guesses() -> None:
     assert mcnemar(0, 5) == 1.0
     assert mcnemar(5, 0) == pytest.approx(2.0**-5)

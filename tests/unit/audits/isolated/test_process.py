@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +108,15 @@ def test_the_child_reads_no_key_beside_its_folder_unless_the_folder_is_named(fol
     assert parse_array(allowed.results[0], where="test").tobytes() == b"the auditor's key"
 
 
+def test_the_child_reads_no_password_hash_and_no_host_key(folder: Path, isolation: str) -> None:
+    if not isolation.endswith("folder of its own"):
+        pytest.skip("this system has no Landlock")
+    passwd, shadow, private = parse_array(call("reads_settings").results[0], where="test").tolist()
+    assert passwd > 0
+    assert shadow < 0
+    assert private < 0
+
+
 def test_the_child_writes_nothing_into_the_folder_of_the_command(folder: Path, isolation: str) -> None:
     if not isolation.endswith("folder of its own"):
         pytest.skip("this system has no Landlock")
@@ -144,6 +157,35 @@ def test_nothing_that_the_code_started_lives_on(folder: Path) -> None:
     ):
         time.sleep(0.05)
     assert not mine
+
+
+def test_code_of_an_audit_that_was_killed_does_not_go_on(folder: Path) -> None:
+    program = (
+        "from audits.isolated.limits import IsolationLimits\n"
+        "from audits.isolated.process import Job, run_tasks\n"
+        "job = Job('user_code:sleeps', 'call', 1, options={'arrays': ['x']}, in_callers_folder=True)\n"
+        "run_tasks(job, limits=IsolationLimits())\n"
+    )
+    root = str(Path(__file__).parents[4])
+    environment = {**os.environ, "PYTHONPATH": root, "TMPDIR": str(folder)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment) as audit:
+        _until(lambda: bool(_children(folder)), "the child never started")
+        time.sleep(0.5)  # from its start to its first line
+        audit.send_signal(signal.SIGKILL)
+    _until(lambda: not _children(folder), "the child goes on")
+
+
+def _children(folder: Path) -> list[Path]:
+    """Processes that were started by ``isolated.process`` with this folder."""
+    found = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in _command(path)]
+    return [path for path in found if b"audits.isolated.child" in _command(path)]
+
+
+def _until(held: Callable[[], bool], told: str) -> None:
+    end = time.monotonic() + 10
+    while not held():
+        assert time.monotonic() < end, told
+        time.sleep(0.05)
 
 
 def _command(path: Path) -> bytes:

@@ -57,7 +57,11 @@ def test_several_trainings_share_a_child_and_depend_on_their_seeds_and_rows_alon
     assert isolation_of(trainer).startswith("network: ")
 
 
-BAD = {"a model with other classes": "train_a_wrong_model", "bytes that are no model": "train_garbage"}
+BAD = {
+    "a model with other classes": "train_a_wrong_model",
+    "bytes that are no model": "train_garbage",
+    "a training that says it cannot": "train_nothing",
+}
 
 
 @pytest.mark.parametrize("name", BAD)

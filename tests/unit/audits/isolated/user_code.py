@@ -131,3 +131,20 @@ def train_a_wrong_model(x: Any, y: Any, seed: int) -> Any:
 def train_garbage(x: Any, y: Any, seed: int) -> bytes:
     del x, y, seed
     return b"\x00" * 64
+
+
+def train_nothing(x: Any, y: Any, seed: int) -> bytes:
+    raise NotImplementedError("not today")
+
+
+def reads_settings() -> dict[str, Any]:
+    found = []
+    for name in ("passwd", "shadow", "ssl/private"):
+        try:
+            path = Path("/etc", name)
+            found.append(len(list(path.iterdir())) if path.is_dir() else len(path.read_bytes()))
+        except PermissionError:
+            found.append(-1)
+        except FileNotFoundError:
+            found.append(-2)
+    return _spread(found)

@@ -48,3 +48,9 @@ def test_the_toolbox_finds_nothing_where_nothing_is() -> None:
     (learned, rule) = art_baselines(probabilities(gap=0.0), Y, MEMBER, fpr=0.01, confidence=0.95, seed=3)
     assert 0.4 < learned["auc"] < 0.6
     assert abs(rule["balanced_accuracy"] - 0.5) < 0.08
+
+
+def test_a_class_that_no_judged_record_has_stops_nothing() -> None:
+    outputs, without = probabilities(gap=0.0), np.where(Y == 1, 2, Y)
+    entries = art_baselines(outputs, without, MEMBER, fpr=0.01, confidence=0.95, seed=3)
+    assert [entry["attack"] for entry in entries] == ["art.black_box_rf", "art.rule"]

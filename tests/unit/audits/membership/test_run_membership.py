@@ -8,11 +8,12 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from audits.data import check_data
+from audits.data import Floats, Integers, check_data
 from audits.finding import FamilyResult, control_problems
 from audits.membership.run import run_membership
 from audits.membership.shadows import training_share
 from audits.targets import Subject
+from device_client.errors import UsageError
 from device_client.inference.walker import check_model
 from tests.unit.audits.membership.small import RANGE, SETTINGS, RidgeTrainer, RoundingCompressor, bench, classifier, data, finding
 
@@ -206,3 +207,22 @@ def test_a_version_that_is_the_original_again_differs_by_nothing() -> None:
     same = Subject("same", made.original.model, RANGE)
     result = run_membership(replace(made, variants=(same,)), SETTINGS)
     assert all(item["tpr_interval"] == [0.0, 0.0] and item["auc_interval"] == [0.0, 0.0] for item in result.detail["same"]["delta"])
+
+
+def test_labels_of_other_classes_leave_every_test_undone() -> None:
+    made = bench(data(), TIGHT, variants=(), trainer=None)
+    shifted = replace(made.data, y=(made.data.y + 3) % 10)
+    found = finding(run_membership(replace(made, data=shifted), SETTINGS), "original", "threshold")
+    assert "no more often than chance" in found.undone[0]
+
+
+def test_a_training_that_diverged_is_named_as_what_is_wrong() -> None:
+    class Diverged(RidgeTrainer):
+        def train(self, x: Floats, y: Integers, *, seed: int) -> bytes:
+            return classifier([np.full((64, 8), np.nan, dtype=np.float32), np.ones((8, 10), dtype=np.float32)])
+
+    made = bench(data(), TIGHT, variants=())
+    with pytest.raises(UsageError) as caught:
+        run_membership(replace(made, trainer=Diverged(hidden=4, ridge=1.0)), SETTINGS)
+    assert caught.value.code == "trainer_model"
+    assert "NaN or infinite" in str(caught.value.actual)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from audits.family import Bench
+from audits.finding import control_problems
 from audits.policy import AskedTests
 from audits.retrieval.run import RetrievalRun, audit_retrieval, run_retrieval
 from audits.targets import ORIGINAL, Subject
@@ -149,3 +150,15 @@ def test_one_model_that_cannot_be_opened_hides_no_other(leaky_bench: Bench) -> N
     assert finding(run, "broken", "identity").blind
     assert finding(run, VARIANT, "black_box").blind == ()
     assert finding(run, VARIANT, "black_box").estimate is not None
+
+
+def test_without_twins_the_black_box_has_to_catch_a_planted_leak(leaky_bench: Bench, leaky_run: RetrievalRun) -> None:
+    """Else nothing of the family had to, and no model could pass a policy that asks for it without a trainer."""
+    bench = replace(leaky_bench, variants=(), trainer=None)
+    result = audit_retrieval(bench, settings(), wanted=["identity", "black_box", "swap_split"]).result
+    assert control_problems(result.controls) == ()
+    required = {item.name for item in result.controls if item.planted and item.required}
+    assert required == {"black_box:planted:1"}
+    assert result.power == 1.0
+    with_twins = {item.name for item in leaky_run.result.controls if item.planted and item.required}
+    assert with_twins == {"swap_split:planted:1"}
