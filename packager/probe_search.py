@@ -66,9 +66,26 @@ def _cross(
 
 
 def _gaps(expected: Mapping[str, NDArray[Any]], actual: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """Largest difference over all outputs, per probe; not a number counts as infinite."""
+    """Largest difference over all outputs, per probe; not a number counts as infinite.
+
+    A probe on which the healthy model gives no finite number is no probe: its gap is 0.
+    """
     gaps = np.zeros(len(next(iter(expected.values()))))
     for name, want in expected.items():
-        difference = np.abs(want.astype(np.float64) - actual[name].astype(np.float64)).reshape(len(want), -1).max(axis=1)
+        have = actual[name]
+        if want.shape != have.shape:  # of outputs that select; the device's comparison refuses that for any probe
+            gaps[:] = np.inf
+            continue
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            difference = np.abs(want.astype(np.float64) - have.astype(np.float64)).reshape(len(want), -1).max(axis=1, initial=0.0)
         gaps = np.maximum(gaps, np.nan_to_num(difference, nan=np.inf))
-    return gaps
+    return np.where(finite_rows(expected), gaps, 0.0)
+
+
+def finite_rows(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """For each probe, whether all outputs are finite: a device refuses any other number."""
+    floats = [array for array in outputs.values() if array.dtype.kind == "f"]
+    rows: NDArray[np.bool_] = np.ones(len(next(iter(outputs.values()))), dtype=np.bool_)
+    for array in floats:
+        rows &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    return rows

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from device_client.bundle.contract import Tolerance
+from device_client.inference.golden import filler
 from packager.footprint import activation_elements
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,21 @@ def choose_tolerance(
     step = output_step(data)
     if step is not None and (gap is None or gap <= step * _STEP_SLACK):
         return Tolerance("one_lsb", float(step * _STEP_SLACK))
-    span = max(float(np.ptp(array)) for array in expected.values()) or 1.0
+    span = _span(expected)
     allowed = span * _SPAN_SHARE.get(precision, _INTEGER_SPAN_SHARE) if gap is None else max(2 * gap, span * _FLOAT_FLOOR)
     return Tolerance("absolute", 2.0 ** math.ceil(math.log2(allowed)))
+
+
+def _span(expected: Mapping[str, NDArray[Any]]) -> float:
+    """The widest range of an output; of floating-point ones where there are any, since indices say nothing about scores."""
+    floats = [array for array in expected.values() if array.dtype.kind == "f"]
+    spans = [float(np.ptp(real)) for array in floats or expected.values() if (real := _real(array)).size]
+    return max(spans, default=0.0) or 1.0
+
+
+def _real(array: NDArray[Any]) -> NDArray[np.float64]:
+    """The numbers of an output without those that fill it up to one size."""
+    return np.asarray(array[array != filler(array.dtype)] if array.dtype.kind in "iuf" else array, dtype=np.float64)
 
 
 def output_step(data: bytes) -> float | None:
