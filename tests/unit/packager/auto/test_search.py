@@ -23,6 +23,7 @@ from packager.auto.cache import Made, TrialCache, trial_key
 from packager.auto.search import SearchResult, search
 from packager.auto.settings import AutoPlan
 from packager.auto.trial import Trial
+from packager.auto.yardstick import distortion
 from packager.codebook import Codebook
 from packager.data import Dataset
 from packager.latency import LatencyRatio
@@ -414,6 +415,25 @@ def test_a_reading_that_is_a_little_slow_is_taken_again(monkeypatch: pytest.Monk
     assert result.ranking["portable"]
 
 
+def test_what_would_be_chosen_is_timed_with_care_where_it_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def measured(*_: Any, rounds: int, **__: Any) -> LatencyRatio:
+        asked.append(rounds)
+        if len(asked) == 1:
+            return LatencyRatio(1.0, 0.97, 1.01, rounds, 1.0, 1.0)  # weights: as fast as the original
+        low, high = (0.9, 1.1) if rounds == 16 else (1.06, 1.1)  # the other: seems faster, and is not
+        return LatencyRatio(0.5 if rounds == 16 else 1.08, low, high, rounds, 1.0, 1.0)
+
+    monkeypatch.setattr("packager.auto.search.measure_ratio", measured)
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(plans.WEIGHTS,), (step(),)])
+    monkeypatch.setattr("packager.auto.search.coarser", lambda *_: iter(()))
+    monkeypatch.setattr("packager.auto.search.gentler", lambda *_: [])
+    result = run()
+    assert asked == [16, 16, 64]
+    assert [trial.chain for trial in result.ranking["portable"]] == [(plans.WEIGHTS,)]
+
+
 def offered(*trials: Trial, refuse: set[int]) -> tuple[list[int], Trial | None]:
     """The distortions that were judged, in order, and what was chosen; ``refuse``: indices that miss on the test part."""
     judged: list[int] = []
@@ -447,3 +467,12 @@ def test_after_a_miss_on_the_test_part_comes_what_errs_clearly_less() -> None:
 def test_a_trial_without_any_error_is_offered_once() -> None:
     trials = [distorted(0.0), distorted(0.0)]
     assert offered(*trials, refuse={0, 1}) == ([0], None)
+
+
+def test_outputs_are_compared_where_they_are_finite_and_there() -> None:
+    want = {"y": np.array([[1.0, -np.inf], [3.0, 5.0]], np.float32), "n": np.array([1, 2])}
+    off = {**want, "y": want["y"] + np.float32(1.0)}
+    assert distortion(want, want) == 0.0
+    assert distortion(want, off) == pytest.approx(1.0 / np.var([1.0, 3.0, 5.0]))
+    for broken in ({"n": want["n"]}, {"y": want["y"][:, :1]}, {"y": np.zeros((2, 2), np.float32)}):
+        assert distortion(want, broken) == 1.0
