@@ -212,7 +212,7 @@ def _settle_outputs(data: bytes, comparison: Comparison) -> bytes:
             dim = dims.add()
             if isinstance(size, int):
                 dim.dim_value = size
-            else:
+            elif size:  # an axis without a name stays without one, for an empty name costs bytes
                 dim.dim_param = size
     settled: bytes = model.SerializeToString(deterministic=True)
     return settled

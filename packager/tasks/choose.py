@@ -148,12 +148,25 @@ def _detect(question: _Question) -> str:
         array = reference[name]
         if array.ndim == 3 and labels.shape == array.shape[:2] and _has_ids(data, labels.shape):
             return "language-modelling"
+        if _reconstructs(array, labels, data):
+            return "anomaly"
         if classes.class_scores(array, _positions(labels)) is not None:
             return "classification"
         binary = labels.size == len(labels) and labels.min() >= 0 and labels.max() <= 1
         if binary and classes.is_one_score(array) and array.min() >= 0 and array.max() <= 1:
             return "classification"
-    return "regression"
+    is_class = any(reference[name].dtype.kind in "iub" and reference[name].size == labels.size for name in names)
+    return "classification" if is_class else "regression"
+
+
+def _reconstructs(array: Array, labels: Array, data: Dataset) -> bool:
+    """Whether labels 0 and 1 stand beside an output of an input's shape: what was reconstructed, and no score per class."""
+    binary = labels.size == len(labels) and labels.min() >= 0 and labels.max() <= 1
+    return (
+        binary
+        and array.size > 2 * len(array)
+        and any(found.dtype.kind == "f" == array.dtype.kind and found.shape == array.shape for found in data.inputs.values())
+    )
 
 
 def _has_ids(data: Dataset, shape: tuple[int, ...]) -> bool:
@@ -219,7 +232,8 @@ def _regression(question: _Question) -> Metric:
             "targets do not have the shape of the model's output",
             code="task_labels",
             where=question.where,
-            expected=" or ".join(str(reference[name].shape) for name in names)[:200],
+            expected=" or ".join(f"{reference[name].shape} of float" for name in names if reference[name].dtype.kind == "f")[:200]
+            or "an output of floats",
             actual=labels.shape,
             hint="leave y out to compare with the original's outputs",
         )

@@ -204,6 +204,20 @@ def test_a_recurrent_state_and_a_scalar_have_one_whole_tensor_per_row() -> None:
     assert (caught.value.code, caught.value.expected) == ("data_shape", "(rows, 2, N, 4)")
 
 
+def test_a_state_of_one_layer_may_have_the_layer_or_not() -> None:
+    specs = (ValueSpec("x", "float32", ("N", 3)), ValueSpec("state", "float32", (1, "N", 4)))
+    whole = rows(5, (1, 1, 4))
+    for state in (whole, whole[:, 0]):
+        data = fit_dataset({"x": rows(5, (3,)), "state": state}, specs, where="d")
+        fed = feed_rows(specs, data.inputs, start=4)
+        assert fed["state"].shape == (1, 1, 4)
+        assert np.array_equal(fed["state"], whole[4])
+        assert rows_per_run(specs, data.inputs, limit=9) == 1
+    with pytest.raises(UsageError) as caught:
+        fit_dataset({"x": rows(5, (3,)), "state": rows(5, (2, 1, 4))}, specs, where="d")
+    assert caught.value.code == "data_shape"
+
+
 def test_a_given_split_may_be_bytes() -> None:
     assert len(split(fit(x=rows(4), split=np.array([b"calibration", b"test", b"test", b"test"]))).test) == 3
 
