@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 LATENCY_ROUNDS = 16
 _HALF_WIDTH = 0.1
 _CLEARLY_SLOW = 1.15
+_SHARES = (0.65, 0.8, 1.0)  # of the time, per wave: coarser weights of the best are worth more than the last of the plan
 _MAX_SETTLED = 4
 _MAX_FOLLOWED = 3  # of the best trials are followed up
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
@@ -100,9 +101,10 @@ def search(
         advance=advance,
         clock=clock,
     )
-    for wave in (run.first, run.repair, run.refine):
+    waves = (run.first, run.repair, run.refine)
+    for wave, share in (*zip(waves, _SHARES, strict=True), *((wave, 1.0) for wave in waves)):  # what a share cut off comes last
         for chain in wave():
-            if not run.goes_on():
+            if not run.goes_on(share):
                 break
             run.attempt(chain)
     run.measure_the_rest()
@@ -140,10 +142,11 @@ class _Run:
         self._tried: set[Chain] = set()
         self._latency: dict[Chain, LatencyRatio] = {}  # what computes alike is timed once
         self._settled: set[Chain] = set()  # and these with care
+        self._tables: dict[tuple[Chain, TechniqueStep], Sequence[NodeSensitivity]] = {}
 
-    def goes_on(self) -> bool:
-        """Whether there is time for another trial."""
-        return len(self.trials) < self._plan.max_trials and self._clock() - self._begun < self._seconds
+    def goes_on(self, share: float = 1.0) -> bool:
+        """Whether there is time for another trial, of a wave that may begin trials in this share of the whole time."""
+        return len(self.trials) < self._plan.max_trials and self._clock() - self._begun < share * self._seconds
 
     def first(self) -> Iterator[Chain]:
         """The planned chains."""
@@ -183,14 +186,19 @@ class _Run:
                 yield from coarser(trial)
 
     def _sensitivity(self, before: Chain, step: TechniqueStep) -> Sequence[NodeSensitivity]:
+        if (before, step) not in self._tables:
+            self._tables[before, step] = self._table(before, step)
+        return self._tables[before, step]
+
+    def _table(self, before: Chain, step: TechniqueStep) -> Sequence[NodeSensitivity]:
         model = self._workshop.make(before).model
         try:
-            if model is None:
-                return ()
-            return sensitivity(model.data, step.config, self._context.calibration)
+            return () if model is None else sensitivity(model.data, step.config, self._context.calibration)
         except SealiftError as e:
             logger.info("no sensitivity table: %s", e)
-            return ()
+        except Exception:  # as in the workshop: onnxruntime's errors have no common class, and there are other chains
+            logger.info("no sensitivity table", exc_info=True)
+        return ()
 
     def attempt(self, chain: Chain) -> None:
         """Makes and judges one chain, if it is a new one."""

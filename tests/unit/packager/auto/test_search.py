@@ -216,6 +216,24 @@ def test_the_time_is_over_and_what_was_found_stays(monkeypatch: pytest.MonkeyPat
     assert "after 3 s" in result.ended
 
 
+def test_a_long_plan_leaves_time_for_coarser_weights_of_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(float(value) for value in range(10_000))
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(plans.WEIGHTS,), *FIVE])
+    monkeypatch.setattr("packager.auto.search.coarser", lambda _: iter([(plans.WEIGHTS, TechniqueStep("codebook", Codebook()))]))
+    found = search(
+        original(),
+        context(),
+        plan=AutoPlan(max_seconds=9.0),
+        allowed_drop=0.9,
+        max_bytes=len(original().data),
+        cache=TrialCache(None),
+        clock=lambda: next(now),
+    )
+    assert any(trial.chain[-1].name == "codebook" for trial in found.trials)
+    assert FIVE[0] in [trial.chain for trial in found.trials]
+    assert "after 9 s" in found.ended
+
+
 FIVE = [
     (step(),),
     (step(per_channel=False),),
