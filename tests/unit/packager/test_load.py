@@ -493,3 +493,17 @@ def test_a_model_that_runs_on_nothing_is_refused_with_the_reason_of_the_runtime(
     with pytest.raises(UsageError, match=r"runtime failed.*Reshape") as caught:
         load(write(tmp_path, source))
     assert caught.value.code == "model_runtime"
+
+
+def test_nodes_out_of_order_are_sorted_as_the_runtime_does(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = onnx.load_from_string(mlp())
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    path.write_bytes(model.SerializeToString())
+    loaded = load_model(str(path), seed=0, example=dict)
+    assert any("order" in note for note in loaded.notes)
+    x = rows(4)
+    with open_session(loaded.model) as session, open_session(check_model(mlp())) as original:
+        assert np.allclose(session.run({"x": x})["y"], original.run({"x": x})["y"], atol=1e-5)
