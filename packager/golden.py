@@ -24,7 +24,7 @@ from device_client.inference.walker import CheckedModel
 from packager.features import check_own
 from packager.golden_plan import GoldenPlan
 from packager.mutations import Mutant, make_mutants
-from packager.probe_search import WIDTH, finite_rows, search_steps, seek_probe
+from packager.probe_search import WIDTH, finite_rows, search_steps, searches, seek_probe
 from packager.probes import ProbeSpec, join_probes, make_probes
 from packager.tolerance import choose_tolerance
 
@@ -196,18 +196,19 @@ def _grow(
     max_count: int,
     min_score: float,
 ) -> Probes:
-    """Adds a probe for one survivor after another, while a variant is under the wanted share."""
+    """Adds a probe for one survivor after another, while a variant is under the wanted share and searching is not too much work."""
     for trial in trials:
-        steps = search_steps(trial.variant.model.data)
+        steps, left = search_steps(trial.variant.model.data), searches(trial.variant.model.data)
         with open_session(trial.variant.model) as healthy:
             for mutant in list(trial.alive):
-                if len(next(iter(probes.values()))) >= max_count or trial.score().share >= min_score:
+                if len(next(iter(probes.values()))) >= max_count or trial.score().share >= min_score or not left:
                     break
                 if mutant not in trial.alive:  # a probe found for another one caught it
                     continue
                 with open_session(check_own(mutant.data)) as damaged:
                     found = seek_probe(healthy, damaged, specs, allowed=trial.tolerance.value, steps=steps, rng=rng)
                 trial.searched = steps * WIDTH
+                left -= found.probe is None
                 if found.gap == 0:
                     trial.alive.remove(mutant)
                     trial.without_effect += 1

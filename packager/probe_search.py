@@ -21,6 +21,7 @@ from packager.probes import ProbeSpec, make_probes
 WIDTH = 16  # candidates per step
 _SHARES = (0.02, 0.1, 0.3, 0.6)  # of the elements that a step replaces
 _WORK = 400_000_000  # elements that a whole search may touch; fewer steps for larger models
+_ALL_WORK = 3_000_000_000  # elements that all searches in one model may touch
 _STEPS = (4, 120)
 
 
@@ -49,6 +50,11 @@ def seek_probe(
         if best_gap > allowed:
             return SearchResult(best, best_gap, step * WIDTH)
     return SearchResult(None, best_gap, steps * WIDTH)
+
+
+def searches(data: bytes) -> int:
+    """How many searches of all steps may be made in this model, for the same reason."""
+    return max(_ALL_WORK // (search_steps(data) * WIDTH * (len(data) + activation_elements(data))), 1)
 
 
 def search_steps(data: bytes) -> int:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from device_client.bundle.contract import Tolerance
 from device_client.bundle.digest import Digest
 from device_client.errors import SelfTestError, UsageError
 from device_client.inference.golden import compare, filler, parse_golden, record
@@ -14,7 +15,7 @@ from device_client.inference.walker import CheckedModel, check_model
 from packager.golden import GoldenResult, GoldenVariant, build_golden
 from packager.golden_plan import GoldenPlan
 from packager.mutations import make_mutants
-from packager.probe_search import WIDTH, search_steps, seek_probe
+from packager.probe_search import WIDTH, SearchResult, search_steps, searches, seek_probe
 from packager.probes import ProbeSpec, make_probes
 from packager.ptq.static import Int8Static, quantise_int8_static
 from packager.shrink import shrink_model
@@ -280,3 +281,49 @@ def test_outputs_as_large_as_floats_get_have_a_tolerance(monkeypatch: pytest.Mon
     monkeypatch.setattr("packager.tolerance.reference_gap", lambda *_: None)
     expected = {"y": np.array([[-3e38], [3e38]], np.float32)}
     assert 0 < choose_tolerance(fp32(mlp()).data, "fp32", {"x": rows(2)}, expected).value < 1e38
+
+
+def normalised(scale: float = 1.0) -> bytes:
+    """Batch normalisation that cannot be merged into a layer, of an opset at which it may train."""
+    rng = np.random.default_rng(0)
+    constants = {name: rng.uniform(0.5, 2.0, 6) for name in ("gamma", "beta", "mean", "var")} | {
+        "w": scale * rng.standard_normal((6, 8))
+    }
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("BatchNormalization", ["r", "gamma", "beta", "mean", "var"], ["n"]),
+        helper.make_node("Relu", ["n"], ["s"]),
+        helper.make_node("Gemm", ["s", "w"], ["y"]),
+    ]
+    return graph(nodes, constants, x=["N", 6], y=["N", 8], opset=13)
+
+
+def test_batch_normalisation_is_compared_with_what_inference_computes() -> None:
+    model = check_model(normalised())
+    probes = make_probes([SPEC], count=4, rng=np.random.default_rng(0))
+    with open_session(model) as session:
+        expected = record(session, probes)
+    assert choose_tolerance(model.data, "fp32", probes, expected).value < 1e-4 * np.ptp(expected["y"])
+
+
+def test_a_second_opinion_that_is_far_off_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {"y": np.array([[0.0], [1.0]], np.float32)}
+    monkeypatch.setattr("packager.tolerance.reference_gap", lambda *_: 0.75)
+    for precision, most in (("fp32", 2.0**-12), ("int8", 2.0**-5)):
+        assert choose_tolerance(fp32(mlp()).data, precision, {"x": rows(2)}, expected).value <= most
+
+
+def test_the_work_of_all_searches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def nothing(*_: object, **__: object) -> SearchResult:
+        asked.append(1)
+        return SearchResult(None, 1e-9, 1)
+
+    monkeypatch.setattr("packager.golden.seek_probe", nothing)
+    monkeypatch.setattr("packager.golden.searches", lambda _: 3)
+    monkeypatch.setattr("packager.golden.choose_tolerance", lambda *_: Tolerance("absolute", 1e9))  # catches nothing
+    result = golden(GoldenVariant("fp32", fp32(mlp()), "fp32"))
+    assert len(asked) == 3
+    assert result.worst_share == 0.0
+    assert searches(b"x" * 10_000_000) >= 1
