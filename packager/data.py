@@ -24,7 +24,7 @@ from device_client.bundle.digest import Digest
 from device_client.entrypoint import is_entry_point, load_entry_point
 from device_client.errors import UsageError
 from device_client.inference.walker import ValueSpec
-from packager.feed import is_batched, row_shape
+from packager.feed import row_shape
 
 Array = NDArray[Any]
 RESERVED = ("y", "groups", "split")
@@ -209,9 +209,11 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
 
 def _fit(array: Array, spec: ValueSpec, *, where: str) -> Array:
     """The array in the input's dtype, if that loses nothing but float precision, and in its shape."""
-    shape = row_shape(spec)
-    if is_batched(spec) and (spec.shape or ())[:1] == (1,) and array.ndim == len(shape) + 2 and array.shape[1] == 1:
-        array = array[:, 0]  # a whole tensor per row, as of inputs without a batch: of a first axis of one it is the same
+    shape, whole = row_shape(spec), spec.shape or ()
+    if whole[:1] == (1,) and array.ndim == len(whole) + 1 and array.shape[1] == 1:
+        array = array[:, 0]  # a whole tensor per row: of a first axis of one that is the same
+    elif array.ndim == len(whole) + 1:
+        shape = whole  # the first axis is another one than the batch, such as time
     fits = len(shape) + 1 == array.ndim and all(
         have > 0 and (not isinstance(want, int) or want == have) for want, have in zip(shape, array.shape[1:], strict=True)
     )

@@ -219,6 +219,16 @@ def test_a_state_of_one_layer_may_have_the_layer_or_not() -> None:
     assert caught.value.code == "data_shape"
 
 
+def test_an_input_whose_first_axis_is_time_may_be_given_whole() -> None:
+    specs = (ValueSpec("x", "float32", ("T", "N", 3)),)
+    x = rows(5, (7, 1, 3))
+    data = fit_dataset({"x": x}, specs, where="d")
+    assert np.array_equal(feed_rows(specs, data.inputs, start=4)["x"], x[4])
+    assert rows_per_run(specs, data.inputs, limit=9) == 1
+    with pytest.raises(UsageError):
+        fit_dataset({"x": rows(5, (7, 1, 4))}, specs, where="d")
+
+
 def test_a_given_split_may_be_bytes() -> None:
     assert len(split(fit(x=rows(4), split=np.array([b"calibration", b"test", b"test", b"test"]))).test) == 3
 
