@@ -507,3 +507,24 @@ def test_nodes_out_of_order_are_sorted_as_the_runtime_does(tmp_path: Path) -> No
     x = rows(4)
     with open_session(loaded.model) as session, open_session(check_model(mlp())) as original:
         assert np.allclose(session.run({"x": x})["y"], original.run({"x": x})["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "basic"), [(TensorProto.FLOAT16, True), (TensorProto.FLOAT, False)])
+def test_a_half_precision_file_is_never_opened_with_fusions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: int, basic: bool
+) -> None:
+    """Onnxruntime 1.32 dies of a memory fault on some of them, which no handler can catch."""
+    asked: list[tuple[str, bool]] = []
+
+    def opened(model: Any, **settings: Any) -> Any:
+        asked.append((model.inputs[0].dtype, settings.get("basic", False)))
+        return open_session(model, **settings)
+
+    monkeypatch.setattr("packager.comparison.open_session", opened)
+    w = np.random.default_rng(0).standard_normal((6, 8))
+    data = graph([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": w}, x=["N", 6], y=["N", 8], dtype=dtype)
+    path = tmp_path / "half.onnx"
+    path.write_bytes(data)
+    assert load(str(path)).model.inputs[0].dtype == "float32"
+    assert asked[0] == ("float16" if basic else "float32", basic)
+    assert all(plain or kind == "float32" for kind, plain in asked)
