@@ -82,6 +82,8 @@ def accept_onnx(source: bytes, *, where: str) -> AcceptedFile:
     notes = () if inlined is None else ("functions of the file were inlined",)
     if _put_in_order(model):
         notes = (*notes, "nodes were put in the order that ONNX asks for")
+    model, shaped = _with_output_shapes(model)
+    notes = (*notes, *shaped)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as e:
@@ -93,6 +95,17 @@ def accept_onnx(source: bytes, *, where: str) -> AcceptedFile:
     _refuse_broken_weights(model, where=where)
     _refuse_signature(checked, where=where)
     return AcceptedFile(checked, model, notes)
+
+
+def _with_output_shapes(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """The model with the shapes of outputs that have none: the runtime does without them, and ONNX does not."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return model, ()
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError):  # the checker says what is missing
+        return model, ()
+    return inferred, ("shapes of outputs were inferred",)
 
 
 def _put_in_order(model: Any) -> bool:

@@ -203,7 +203,12 @@ def _classification(question: _Question) -> Metric:
         one = classes.is_one_score(array) and (labels is None or is_binary)
         return whole or one or classes.class_scores(array, positions) is not None
 
-    name = question.first(
+    def covers(name: str) -> bool:
+        scores = classes.class_scores(reference[name], positions)
+        return fits(name) and (scores is None or labels is None or bool(labels.max() < scores.shape[2]))
+
+    candidates = [question.output] if question.output else list(reference)
+    name = next((name for name in candidates if covers(name)), None) or question.first(
         "classification needs one score per class", "(rows, classes), or one score per row with labels 0 and 1", fits
     )
     array = reference[name]

@@ -528,3 +528,13 @@ def test_a_half_precision_file_is_never_opened_with_fusions(
     assert load(str(path)).model.inputs[0].dtype == "float32"
     assert asked[0] == ("float16" if basic else "float32", basic)
     assert all(plain or kind == "float32" for kind, plain in asked)
+
+
+def test_an_output_without_a_shape_gets_one(tmp_path: Path) -> None:
+    model = onnx.load_from_string(mlp())
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    loaded = load(str(path))
+    assert any("shapes of outputs" in note for note in loaded.notes)
+    assert loaded.model.outputs[0].shape == ("N", 3)

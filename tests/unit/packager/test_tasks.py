@@ -268,3 +268,10 @@ def test_one_hot_labels_and_floats_judge_as_classes_do() -> None:
 )
 def test_an_original_that_a_constant_would_beat_is_told(metric: str, value: float, labels: Any, doubted: bool) -> None:
     assert (doubt_about_labels(metric, value, labels) is not None) == doubted
+
+
+def test_the_output_that_has_a_score_for_every_label_is_judged() -> None:
+    outputs = {"best": np.sort(LOGITS, axis=1)[:, 1:], "logits": LOGITS}
+    found = judge(outputs, CLASSES)
+    assert found.metric.outputs == ("logits",)
+    assert judge(outputs, BINARY).metric.outputs == ("best",)
