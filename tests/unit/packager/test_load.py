@@ -538,3 +538,13 @@ def test_an_output_without_a_shape_gets_one(tmp_path: Path) -> None:
     loaded = load(str(path))
     assert any("shapes of outputs" in note for note in loaded.notes)
     assert loaded.model.outputs[0].shape == ("N", 3)
+
+
+def test_an_axis_without_a_name_gets_no_empty_one(tmp_path: Path) -> None:
+    model = onnx.load_from_string(mlp())
+    for value_info in (*model.graph.input, *model.graph.output):
+        value_info.type.tensor_type.shape.dim[0].Clear()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    prepared = onnx.load_from_string(load(str(path), {"x": rows(4)}).model.data)
+    assert prepared.graph.output[0].type.tensor_type.shape.dim[0].WhichOneof("value") is None
