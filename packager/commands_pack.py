@@ -93,9 +93,14 @@ def _explanation(result: PackResult) -> list[str]:
 
 
 def _warnings(result: PackResult) -> list[str]:
+    from packager.tasks.doubt import doubt_about_labels
+
     found = []
     if result.facts.parts.origin == "synthetic":
         found.append("no --data: calibrated and judged on made-up inputs; nothing is known about the field")
+    doubt = doubt_about_labels(result.facts.metric, result.facts.original.value, result.facts.parts.test.labels)
+    if doubt is not None:
+        found.append(doubt)
     for candidate in result.facts.candidates:
         budget = candidate.evaluation.budget
         if candidate.refused is not None:

@@ -79,7 +79,9 @@ class Comparison:
         return worst
 
 
-def make_comparison(model: CheckedModel, example: Mapping[str, NDArray[Any]], *, fixed_batch: int | None, where: str) -> Comparison:
+def make_comparison(
+    model: CheckedModel, example: Mapping[str, NDArray[Any]], *, fixed_batch: int | None, where: str, basic: bool = False
+) -> Comparison:
     """Finds rows that the unchanged model runs on, and runs it on each.
 
     Args:
@@ -87,13 +89,14 @@ def make_comparison(model: CheckedModel, example: Mapping[str, NDArray[Any]], *,
         example: rows of DATA by input name (``x`` where there is one input), or empty.
         fixed_batch: size of the first axis of every input, where it is fixed and above one; rows are then repeated to it.
         where: name for errors.
+        basic: the runtime optimises little, as ``open_session`` explains.
 
     Raises:
         UsageError: the runtime cannot run the model (``model_runtime``).
     """
     failure: FormatError | None = None
     try:
-        with open_session(model) as session:
+        with open_session(model, basic=basic) as session:
             for rows in _candidates(model.inputs, example, fixed_batch=fixed_batch):
                 try:
                     return Comparison(rows, tuple(_run(session, rows, fixed_batch=fixed_batch)))

@@ -133,7 +133,9 @@ def _read_npz(path: Path) -> dict[str, Array]:
     try:
         # allow_pickle=False: an object array is a pickle, and a pickle is a program.
         with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
+            is_zip = file.read(2) == b"PK"
+            file.seek(0)
+            archive = np.load(file, allow_pickle=False) if is_zip else None
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UsageError(
                     "not an .npz archive", code="data_syntax", where=str(path), expected="several named arrays", hint=hint
@@ -173,15 +175,29 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
             "the arrays must have the same number of rows, at least one",
             code="data_rows",
             where=where,
+            expected="one row per sample in each array",
+            hint="look at the first axis of each array; an input without a batch axis has one whole tensor per row",
             actual=", ".join(f"{name}: {count}" for name, count in sorted(rows.items())),
         )
     for name in ("groups", "split"):
         if name in arrays and (arrays[name].ndim != 1 or arrays[name].dtype.kind not in "USiu"):
             raise UsageError(
-                f"'{name}' must be one string or integer per row", code="data_type", where=where, actual=_describe(arrays[name])
+                f"'{name}' must be one string or integer per row",
+                code="data_type",
+                where=where,
+                expected="(rows,) of strings or integers",
+                actual=_describe(arrays[name]),
+                hint=f"convert it, as in {name}.astype(str)",
             )
     if "y" in arrays and arrays["y"].dtype.kind not in "fiub":
-        raise UsageError("wrong type of 'y'", code="data_type", where=where, expected="numbers", actual=_describe(arrays["y"]))
+        raise UsageError(
+            "wrong type of 'y'",
+            code="data_type",
+            where=where,
+            expected="numbers",
+            actual=_describe(arrays["y"]),
+            hint="give the number of each class, in the order of the model's scores, instead of its name",
+        )
     return Dataset(
         {spec.name: _fit(arrays[spec.name], spec, where=where) for spec in inputs},
         _finite(arrays["y"], "y", where=where) if "y" in arrays else None,
@@ -193,7 +209,11 @@ def _check(arrays: dict[str, Array], inputs: Sequence[ValueSpec], *, where: str)
 
 def _fit(array: Array, spec: ValueSpec, *, where: str) -> Array:
     """The array in the input's dtype, if that loses nothing but float precision, and in its shape."""
-    shape = row_shape(spec)
+    shape, whole = row_shape(spec), spec.shape or ()
+    if whole[:1] == (1,) and array.ndim == len(whole) + 1 and array.shape[1] == 1:
+        array = array[:, 0]  # a whole tensor per row: of a first axis of one that is the same
+    elif array.ndim == len(whole) + 1:
+        shape = whole  # the first axis is another one than the batch, such as time
     fits = len(shape) + 1 == array.ndim and all(
         have > 0 and (not isinstance(want, int) or want == have) for want, have in zip(shape, array.shape[1:], strict=True)
     )
@@ -222,7 +242,14 @@ def _fit(array: Array, spec: ValueSpec, *, where: str) -> Array:
 
 def _finite(array: Array, name: str, *, where: str) -> Array:
     if array.dtype.kind == "f" and not bool(np.isfinite(array).all()):
-        raise UsageError(f"'{name}' holds NaN or infinity", code="data_value", where=where, hint="drop or repair those rows")
+        raise UsageError(
+            f"'{name}' holds NaN or infinity",
+            code="data_value",
+            where=where,
+            expected="finite numbers",
+            actual=f"{int(np.sum(~np.isfinite(array)))} of {array.size} are not",
+            hint="drop or repair those rows",
+        )
     if array.dtype.kind not in "fiubUS":
         raise UsageError(f"wrong type of '{name}'", code="data_type", where=where, expected="numbers", actual=_describe(array))
     return array

@@ -27,7 +27,7 @@ from packager.tasks.choose import choose
 from packager.tasks.metric import Metric, Outputs
 from packager.tasks.ranking import Ranking
 
-__all__ = ["BATCH_ROWS", "Evaluation", "Judge", "make_judge", "run_rows"]
+__all__ = ["BATCH_ROWS", "Evaluation", "Judge", "make_judge", "refuse_infinite", "run_rows"]
 
 _RESAMPLING_STREAM = 0x5EA1  # so that intervals do not reuse the numbers of the split
 
@@ -141,6 +141,24 @@ def make_judge(
     judge = Judge(choice.metric, choice.task, test, reference, original, resampler)
     _refuse_reversed(judge, where=where)
     return judge
+
+
+def refuse_infinite(reference: Outputs, *, where: str) -> None:
+    """A device takes an infinite output for a broken model and goes back to the one before.
+
+    Raises:
+        UsageError: the original gives some.
+    """
+    for name, array in reference.items():
+        flags = np.isinf(array) if array.dtype.kind == "f" else np.zeros(1, dtype=np.bool_)
+        if flags.any():
+            raise UsageError(
+                f"the original model's output '{name}' is infinite on {int(flags.reshape(len(flags), -1).any(axis=1).sum())} rows",
+                code="model_output_value",
+                where=where,
+                expected="finite numbers: a device takes others for a broken model",
+                hint="use a large finite number, such as -1e4, for what a mask rules out; else check the model and DATA",
+            )
 
 
 def _refuse_reversed(judge: Judge, *, where: str) -> None:

@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 
 from device_client.bundle.contract import Tolerance
 from device_client.bundle.digest import Digest
-from device_client.errors import FormatError, SelfTestError
+from device_client.errors import FormatError, SelfTestError, UsageError
 from device_client.inference.golden import GoldenProbes, compare, encode_golden, record
 from device_client.inference.session import open_session
 from device_client.inference.walker import CheckedModel
 from packager.features import check_own
 from packager.golden_plan import GoldenPlan
 from packager.mutations import Mutant, make_mutants
-from packager.probe_search import WIDTH, search_steps, seek_probe
+from packager.probe_search import WIDTH, finite_rows, search_steps, searches, seek_probe
 from packager.probes import ProbeSpec, join_probes, make_probes
 from packager.tolerance import choose_tolerance
 
 Probes = Mapping[str, NDArray[Any]]
+_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,13 @@ def build_golden(
         plan: numbers and bounds. ``max_bytes`` bounds the inputs, which every device downloads; one probe is always made.
         seed: digest of the original model; everything random follows from it.
         advance: called with the number of mutants judged, for a progress bar.
+
+    Raises:
+        UsageError: no input within the ranges was found on which every variant gives finite numbers (``golden_not_finite``).
     """
     rng = np.random.default_rng(int(seed.hex[:32], 16))
     max_count = min(plan.max_probes, max(1, plan.max_bytes // sum(spec.row_bytes for spec in specs)))
-    probes: Probes = make_probes(specs, count=min(plan.probes, max_count), rng=rng)
+    probes: Probes = _usable_probes(variants, specs, count=min(plan.probes, max_count), rng=rng)
     trials = [
         _Trial.start(variant, probes, list(make_mutants(variant.model.data, count=plan.mutants, rng=rng))) for variant in variants
     ]
@@ -122,6 +126,32 @@ def build_golden(
         tuple(sorted((trial.variant.id, trial.tolerance) for trial in trials)),
         tuple(sorted((trial.variant.id, trial.score()) for trial in trials)),
     )
+
+
+def _usable_probes(
+    variants: Sequence[GoldenVariant], specs: Sequence[ProbeSpec], *, count: int, rng: np.random.Generator
+) -> Probes:
+    """Up to ``count`` probes on which every variant gives finite numbers; some networks take the logarithm of silence."""
+    kept: list[Probes] = []
+    found = 0
+    for _ in range(_ATTEMPTS):
+        probes = make_probes(specs, count=count, rng=rng)
+        usable = np.all([finite_rows(_outputs(variant.model, probes)) for variant in variants], axis=0)
+        if usable.any():
+            kept.append({name: array[usable][: count - found] for name, array in probes.items()})
+            found = min(count, found + int(usable.sum()))
+        if found == count:
+            break
+    if not kept:
+        raise UsageError(
+            "the model gives no finite numbers on inputs within its ranges",
+            code="golden_not_finite",
+            where="golden probes",
+            expected="finite outputs for inputs between the smallest and the largest of DATA, or of inputs.NAME.range",
+            actual=f"none for {_ATTEMPTS * count} inputs",
+            hint="declare the range that the model is made for in the recipe, or keep the outputs finite",
+        )
+    return kept[0] if len(kept) == 1 else join_probes(kept)
 
 
 @dataclass
@@ -166,18 +196,19 @@ def _grow(
     max_count: int,
     min_score: float,
 ) -> Probes:
-    """Adds a probe for one survivor after another, while a variant is under the wanted share."""
+    """Adds a probe for one survivor after another, while a variant is under the wanted share and searching is not too much work."""
     for trial in trials:
-        steps = search_steps(trial.variant.model.data)
+        steps, left = search_steps(trial.variant.model.data), searches(trial.variant.model.data)
         with open_session(trial.variant.model) as healthy:
             for mutant in list(trial.alive):
-                if len(next(iter(probes.values()))) >= max_count or trial.score().share >= min_score:
+                if len(next(iter(probes.values()))) >= max_count or trial.score().share >= min_score or not left:
                     break
                 if mutant not in trial.alive:  # a probe found for another one caught it
                     continue
                 with open_session(check_own(mutant.data)) as damaged:
                     found = seek_probe(healthy, damaged, specs, allowed=trial.tolerance.value, steps=steps, rng=rng)
                 trial.searched = steps * WIDTH
+                left -= found.probe is None
                 if found.gap == 0:
                     trial.alive.remove(mutant)
                     trial.without_effect += 1

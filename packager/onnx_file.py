@@ -21,7 +21,8 @@ from device_client.errors import FormatError, UsageError
 from device_client.inference.walker import CheckedModel, ValueSpec, check_model
 from device_client.limits import DEFAULT_LIMITS
 from packager.data import RESERVED
-from packager.graphs import STANDARD_DOMAINS, all_constants, all_nodes, is_standard
+from packager.graphs import STANDARD_DOMAINS, all_constants, all_graphs, all_nodes, is_standard
+from packager.node_order import order_nodes
 
 ANY_PACKING = replace(DEFAULT_LIMITS, max_model_varint_bytes=DEFAULT_LIMITS.max_model_bytes)  # of a file from outside
 _QUANTISED_OPS = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulNBits", "GatherBlockQuantized"})
@@ -79,6 +80,10 @@ def accept_onnx(source: bytes, *, where: str) -> AcceptedFile:
     checked, inlined = _walk(source, where=where)
     model = onnx.load_from_string(source) if inlined is None else inlined
     notes = () if inlined is None else ("functions of the file were inlined",)
+    if _put_in_order(model):
+        notes = (*notes, "nodes were put in the order that ONNX asks for")
+    model, shaped = _with_output_shapes(model)
+    notes = (*notes, *shaped)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as e:
@@ -90,6 +95,28 @@ def accept_onnx(source: bytes, *, where: str) -> AcceptedFile:
     _refuse_broken_weights(model, where=where)
     _refuse_signature(checked, where=where)
     return AcceptedFile(checked, model, notes)
+
+
+def _with_output_shapes(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """The model with the shapes of outputs that have none: the runtime does without them, and ONNX does not."""
+    if all(value.type.tensor_type.HasField("shape") for value in model.graph.output):
+        return model, ()
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError):  # the checker says what is missing
+        return model, ()
+    return inferred, ("shapes of outputs were inferred",)
+
+
+def _put_in_order(model: Any) -> bool:
+    """Sorts the nodes; converters that add some at the end leave files that onnxruntime runs and ONNX does not allow."""
+    before = [[tuple(node.output) for node in graph.node] for graph in all_graphs(model.graph)]
+    try:
+        for graph in all_graphs(model.graph):
+            order_nodes(graph)
+    except ValueError:  # a cycle: the checker says so
+        return False
+    return before != [[tuple(node.output) for node in graph.node] for graph in all_graphs(model.graph)]
 
 
 def _walk(source: bytes, *, where: str) -> tuple[CheckedModel, Any | None]:

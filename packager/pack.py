@@ -34,7 +34,7 @@ from packager.auto.rows import trials_of
 from packager.card import build_card
 from packager.contract_writer import build_contract
 from packager.data import read_arrays
-from packager.evaluate import make_judge, run_rows
+from packager.evaluate import make_judge, refuse_infinite, run_rows
 from packager.facts import PackFacts
 from packager.feed import feed_rows
 from packager.golden import GoldenVariant, build_golden
@@ -145,6 +145,7 @@ def _gather_facts(request: PackRequest, clock: _StepClock) -> PackFacts:
         advance(1)
     with clock.step("judge original", length=len(parts.test)) as advance:
         reference = run_rows(loaded.model, parts.test, advance=advance)
+        refuse_infinite(reference, where=parts.test.where)
         judge = make_judge(
             reference,
             parts.test,

@@ -93,7 +93,7 @@ def _reference(
     """What the original gives; of a half-precision model that the runtime has no kernels for, what its FP32 form gives."""
     try:
         if "bfloat16" not in types:  # numpy has no such arrays to feed
-            return make_comparison(source, example, fixed_batch=fixed_batch, where=where), ()
+            return make_comparison(source, example, fixed_batch=fixed_batch, where=where, basic=bool(types)), ()
     except UsageError:
         if not types:
             raise
@@ -212,7 +212,7 @@ def _settle_outputs(data: bytes, comparison: Comparison) -> bytes:
             dim = dims.add()
             if isinstance(size, int):
                 dim.dim_value = size
-            else:
+            elif size:  # an axis without a name stays without one, for an empty name costs bytes
                 dim.dim_param = size
     settled: bytes = model.SerializeToString(deterministic=True)
     return settled

@@ -21,6 +21,7 @@ from packager.probes import ProbeSpec, make_probes
 WIDTH = 16  # candidates per step
 _SHARES = (0.02, 0.1, 0.3, 0.6)  # of the elements that a step replaces
 _WORK = 400_000_000  # elements that a whole search may touch; fewer steps for larger models
+_ALL_WORK = 3_000_000_000  # elements that all searches in one model may touch
 _STEPS = (4, 120)
 
 
@@ -51,6 +52,11 @@ def seek_probe(
     return SearchResult(None, best_gap, steps * WIDTH)
 
 
+def searches(data: bytes) -> int:
+    """How many searches of all steps may be made in this model, for the same reason."""
+    return max(_ALL_WORK // (search_steps(data) * WIDTH * (len(data) + activation_elements(data))), 1)
+
+
 def search_steps(data: bytes) -> int:
     """How many steps a search in this model may take; by its size, since a clock must not decide what is in a bundle."""
     return min(max(_WORK // (WIDTH * (len(data) + activation_elements(data))), _STEPS[0]), _STEPS[1])
@@ -66,9 +72,26 @@ def _cross(
 
 
 def _gaps(expected: Mapping[str, NDArray[Any]], actual: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    """Largest difference over all outputs, per probe; not a number counts as infinite."""
+    """Largest difference over all outputs, per probe; not a number counts as infinite.
+
+    A probe on which the healthy model gives no finite number is no probe: its gap is 0.
+    """
     gaps = np.zeros(len(next(iter(expected.values()))))
     for name, want in expected.items():
-        difference = np.abs(want.astype(np.float64) - actual[name].astype(np.float64)).reshape(len(want), -1).max(axis=1)
+        have = actual[name]
+        if want.shape != have.shape:  # of outputs that select; the device's comparison refuses that for any probe
+            gaps[:] = np.inf
+            continue
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            difference = np.abs(want.astype(np.float64) - have.astype(np.float64)).reshape(len(want), -1).max(axis=1, initial=0.0)
         gaps = np.maximum(gaps, np.nan_to_num(difference, nan=np.inf))
-    return gaps
+    return np.where(finite_rows(expected), gaps, 0.0)
+
+
+def finite_rows(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    """For each probe, whether all outputs are finite: a device refuses any other number."""
+    floats = [array for array in outputs.values() if array.dtype.kind == "f"]
+    rows: NDArray[np.bool_] = np.ones(len(next(iter(outputs.values()))), dtype=np.bool_)
+    for array in floats:
+        rows &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    return rows

@@ -84,7 +84,12 @@ def _given_labels(data: Dataset, digests: Sequence[bytes]) -> NDArray[np.str_]:
     unknown = sorted(set(labels.tolist()) - set(PARTS))
     if unknown:
         raise UsageError(
-            "unknown part in 'split'", code="data_split", where=data.where, expected=" | ".join(PARTS), actual=repr(unknown[0])[:60]
+            "unknown part in 'split'",
+            code="data_split",
+            where=data.where,
+            expected=" | ".join(PARTS),
+            actual=repr(unknown[0])[:60],
+            hint="name the part of each row by one of these words, or leave 'split' out",
         )
     _refuse_shared(labels, digests, what="row", where=data.where)
     if data.groups is not None:

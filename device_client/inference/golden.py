@@ -118,7 +118,8 @@ def record(session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
     Returns:
         Output name to array; the batch axis of length 1 of a single run becomes the probe axis, any other output is
-        stacked on a new first axis.
+        stacked on a new first axis. Where its size differs from probe to probe, as that of selected boxes does, the smaller
+        ones are filled up with ``filler``.
     """
     import numpy as np
 
@@ -135,8 +136,34 @@ def record(session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
     for spec in session.outputs:
         parts = [np.asarray(run[spec.name]) for run in runs]
         is_batched = all(part.ndim > 0 and part.shape[0] == 1 for part in parts)
+        if len({part.shape for part in parts}) > 1 and len({part.ndim for part in parts}) == 1:
+            largest = tuple(int(size) for size in np.max([part.shape for part in parts], axis=0))
+            parts = [_filled(part, largest) for part in parts]
+            is_batched = is_batched and largest[0] == 1
         stacked[spec.name] = np.concatenate(parts) if is_batched else np.stack(parts)
     return stacked
+
+
+def filler(dtype: np.dtype[Any]) -> int | float | bool:
+    """What fills outputs up to one size: a value that no output has, so that another size is a mismatch.
+
+    Booleans have none to spare and get ``False``.
+    """
+    import numpy as np
+
+    if dtype.kind in "fc":
+        return float(np.finfo(dtype).min)
+    if dtype.kind in "iu":
+        return int(np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max)
+    return False
+
+
+def _filled(array: Array, shape: tuple[int, ...]) -> Array:
+    import numpy as np
+
+    whole = np.full(shape, filler(array.dtype), dtype=array.dtype)
+    whole[tuple(slice(size) for size in array.shape)] = array
+    return whole
 
 
 def compare(expected: Mapping[str, Array], actual: Mapping[str, Array], tolerance: Tolerance) -> None:

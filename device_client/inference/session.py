@@ -91,13 +91,17 @@ class Session:
         self.close()
 
 
-def open_session(model: CheckedModel, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1) -> Session:
+def open_session(
+    model: CheckedModel, *, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int = 1, basic: bool = False
+) -> Session:
     """Loads a model that the walker accepted.
 
     Args:
         model: from ``check_model``; the runtime gets ``model.data``, the bytes that were hashed.
         providers: names of ``ALLOWED_PROVIDERS``, in order of preference; there is no silent fallback to others.
         threads: threads inside one operator; operators run one after another.
+        basic: with basic optimisations only. For the packager's look at half-precision files from outside: onnxruntime 1.32
+            dies of a memory fault when it fuses some of them, and what a device gets is FP32.
 
     Raises:
         FormatError: the runtime refuses the model (``model_session``).
@@ -117,7 +121,10 @@ def open_session(model: CheckedModel, *, providers: Sequence[str] = ("CPUExecuti
     if threads < 1:
         raise ValueError("threads must be at least 1")
     with clean_runtime() as onnxruntime:
-        runtime = _create(onnxruntime, model, options=_options(onnxruntime, threads=threads), providers=providers)
+        options = _options(onnxruntime, threads=threads)
+        if basic:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        runtime = _create(onnxruntime, model, options=options, providers=providers)
     return Session(model, runtime)
 
 

@@ -9,16 +9,13 @@ at the end of the time, on a clock; what was chosen is written out as a recipe, 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from device_client.errors import SealiftError, UsageError
+from device_client.errors import SealiftError
 from device_client.inference.walker import CheckedModel
 from packager.auto.cache import TrialCache
 from packager.auto.choice import SLOWEST, is_plausible, ranked
@@ -26,9 +23,9 @@ from packager.auto.plans import WEIGHTS, arithmetic, coarser, first_wave, gentle
 from packager.auto.settings import AutoPlan
 from packager.auto.trial import Chain, Trial, describe_chain
 from packager.auto.workshop import Workshop
-from packager.data import Dataset
+from packager.auto.yardstick import distortion, rows_to_choose_by, search_judge
 from packager.encode.stored import store_model
-from packager.evaluate import Judge, make_judge, run_rows
+from packager.evaluate import Judge, run_rows
 from packager.features import check_own
 from packager.feed import feed_rows
 from packager.latency import LatencyRatio, measure_ratio
@@ -39,10 +36,11 @@ from packager.technique import Compressed, TechniqueContext, TechniqueStep
 
 logger = logging.getLogger(__name__)
 
-MAX_ROWS = 1024  # to choose by; more would make trials slow and choices no better
 LATENCY_ROUNDS = 16
 _HALF_WIDTH = 0.1
 _CLEARLY_SLOW = 1.15
+_SHARES = (0.65, 0.8, 1.0)  # of the time, per wave: coarser weights of the best are worth more than the last of the plan
+_MAX_SETTLED = 4
 _MAX_FOLLOWED = 3  # of the best trials are followed up
 _PRODUCTS = ("Gemm", "MatMul", "Conv")
 
@@ -89,8 +87,8 @@ def search(
         advance: called with the share of the search that is over, in per cent since the last call.
         clock: seconds, monotonic.
     """
-    rows, rows_from = _rows_to_choose_by(context)
-    judge = _judge(original, rows, context, metric=metric, output=output)
+    rows, rows_from = rows_to_choose_by(context)
+    judge = search_judge(original, rows, context, metric=metric, output=output)
     run = _Run(
         original,
         context,
@@ -103,12 +101,14 @@ def search(
         advance=advance,
         clock=clock,
     )
-    for wave in (run.first, run.repair, run.refine):
+    waves = (run.first, run.repair, run.refine)
+    for wave, share in (*zip(waves, _SHARES, strict=True), *((wave, 1.0) for wave in waves)):  # what a share cut off comes last
         for chain in wave():
-            if not run.goes_on():
+            if not run.goes_on(share):
                 break
             run.attempt(chain)
     run.measure_the_rest()
+    run.settle_the_leaders()
     return run.result(rows_from)
 
 
@@ -141,10 +141,12 @@ class _Run:
         self.trials: list[Trial] = []
         self._tried: set[Chain] = set()
         self._latency: dict[Chain, LatencyRatio] = {}  # what computes alike is timed once
+        self._settled: set[Chain] = set()  # and these with care
+        self._tables: dict[tuple[Chain, TechniqueStep], Sequence[NodeSensitivity]] = {}
 
-    def goes_on(self) -> bool:
-        """Whether there is time for another trial."""
-        return len(self.trials) < self._plan.max_trials and self._clock() - self._begun < self._seconds
+    def goes_on(self, share: float = 1.0) -> bool:
+        """Whether there is time for another trial, of a wave that may begin trials in this share of the whole time."""
+        return len(self.trials) < self._plan.max_trials and self._clock() - self._begun < share * self._seconds
 
     def first(self) -> Iterator[Chain]:
         """The planned chains."""
@@ -184,14 +186,19 @@ class _Run:
                 yield from coarser(trial)
 
     def _sensitivity(self, before: Chain, step: TechniqueStep) -> Sequence[NodeSensitivity]:
+        if (before, step) not in self._tables:
+            self._tables[before, step] = self._table(before, step)
+        return self._tables[before, step]
+
+    def _table(self, before: Chain, step: TechniqueStep) -> Sequence[NodeSensitivity]:
         model = self._workshop.make(before).model
         try:
-            if model is None:
-                return ()
-            return sensitivity(model.data, step.config, self._context.calibration)
+            return () if model is None else sensitivity(model.data, step.config, self._context.calibration)
         except SealiftError as e:
             logger.info("no sensitivity table: %s", e)
-            return ()
+        except Exception:  # as in the workshop: onnxruntime's errors have no common class, and there are other chains
+            logger.info("no sensitivity table", exc_info=True)
+        return ()
 
     def attempt(self, chain: Chain) -> None:
         """Makes and judges one chain, if it is a new one."""
@@ -220,6 +227,24 @@ class _Run:
         for index, trial in enumerate(self.trials):
             if trial.latency is None and is_plausible(trial, allowed_drop=self._allowed):
                 self.trials[index] = self._timed(trial)
+
+    def settle_the_leaders(self) -> None:
+        """What would be chosen is timed again where its reading leaves it open whether it is slower than the original."""
+        for _ in range(_MAX_SETTLED):
+            leaders = [self._ranking(kind)[:1] for kind in self._plan.classes]
+            open_ = [trial for trial in itertools.chain.from_iterable(leaders) if self._is_open(trial)]
+            if not open_:
+                return
+            key = arithmetic(open_[0].chain)
+            self._latency[key] = self._measured(open_[0], careful=True)
+            self._settled.add(key)
+            for index, trial in enumerate(self.trials):
+                if trial.latency is not None and arithmetic(trial.chain) == key:
+                    self.trials[index] = replace(trial, latency=self._latency[key])
+
+    def _is_open(self, trial: Trial) -> bool:
+        found = trial.latency
+        return found is not None and arithmetic(trial.chain) not in self._settled and found.low <= SLOWEST < found.high
 
     def result(self, rows_from: str) -> SearchResult:
         """What was found."""
@@ -251,7 +276,7 @@ class _Run:
             stored_bytes=len(model.data),
             drop=drop,
             spread=spread,
-            distortion=1.0 if found.value >= 1.0 else _distortion(self._judge.reference, outputs),  # broken outputs lose all
+            distortion=1.0 if found.value >= 1.0 else distortion(self._judge.reference, outputs),  # broken outputs lose all
             is_portable=is_saturation_safe(model.data),
         )
         if not is_plausible(trial, allowed_drop=self._allowed):
@@ -263,13 +288,17 @@ class _Run:
             return trial
         key = arithmetic(trial.chain)
         if key not in self._latency:
-            variant: CheckedModel = check_own(trial.model.data)
-            rounds, width = LATENCY_ROUNDS, _HALF_WIDTH
-            found = measure_ratio(self._checked, variant, self._feeds, rounds=rounds, half_width=width)
+            found = self._measured(trial, careful=False)
             if SLOWEST < found.low < _CLEARLY_SLOW:  # other work on the machine looks like that, too
-                found = measure_ratio(self._checked, variant, self._feeds, rounds=4 * rounds, half_width=width / 4)
+                found = self._measured(trial, careful=True)
+                self._settled.add(key)
             self._latency[key] = found
         return replace(trial, latency=self._latency[key])
+
+    def _measured(self, trial: Trial, *, careful: bool) -> LatencyRatio:
+        variant: CheckedModel = check_own(b"" if trial.model is None else trial.model.data)
+        rounds, width = (4 * LATENCY_ROUNDS, _HALF_WIDTH / 4) if careful else (LATENCY_ROUNDS, _HALF_WIDTH)
+        return measure_ratio(self._checked, variant, self._feeds, rounds=rounds, half_width=width)
 
     def _show(self) -> None:
         """Progress in per cent: by time, or by trials where there are few."""
@@ -283,40 +312,3 @@ class _Run:
 
 def _is_slow(trial: Trial) -> bool:
     return trial.latency is not None and trial.latency.low > SLOWEST
-
-
-def _distortion(reference: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]) -> float:
-    """Mean over the float outputs of squared error by variance."""
-    shares = []
-    for name, want in reference.items():
-        if want.dtype.kind == "f":
-            spread = max(float(want.var(dtype=np.float64)), 1e-30)
-            shares.append(float(np.square(outputs[name].astype(np.float64) - want).mean()) / spread)
-    return sum(shares) / len(shares) if shares else 0.0
-
-
-def _judge(original: Compressed, rows: Dataset, context: TechniqueContext, *, metric: str, output: str) -> Judge:
-    """Judges by the task, or by agreement with the original where these rows do not fit it (all of one class)."""
-    reference = run_rows(check_own(original.data), rows)
-    try:
-        return make_judge(reference, rows, task=context.task, seed=context.seed, where="search", metric=metric, output=output)
-    except UsageError as e:
-        logger.info("the rows to choose by do not fit the task: %s", e)
-        unlabelled = Dataset(rows.inputs, None, rows.groups, rows.split, rows.where)
-        return make_judge(reference, unlabelled, task="none", seed=context.seed, where="search")
-
-
-def _rows_to_choose_by(context: TechniqueContext) -> tuple[Dataset, str]:
-    """The validation part; with the calibration part where it is small, since few rows choose badly."""
-    validation, calibration = context.validation, context.calibration
-    if validation is not None and len(validation) >= MAX_ROWS:
-        return validation.take(_spread_rows(len(validation))), "validation"
-    if validation is None:
-        return calibration.take(_spread_rows(len(calibration))), "calibration"
-    joined = validation.join(calibration)
-    return joined.take(_spread_rows(len(joined))), "validation and calibration"
-
-
-def _spread_rows(rows: int) -> NDArray[np.int64]:
-    """At most ``MAX_ROWS`` row numbers, evenly over all."""
-    return np.unique(np.linspace(0, rows - 1, min(rows, MAX_ROWS)).astype(np.int64))

@@ -10,8 +10,8 @@ The bytes shrink, the arithmetic does not change. Three forms:
 - ``dequantise``: ``DequantizeLinear``, 8 bits; for products the runtime keeps the integers in memory.
 - ``matmulnbits``: the operator ``MatMulNBits`` of ``com.microsoft``, for products; needs the feature ``domain:com.microsoft``.
 
-Scales are fitted to the smallest squared error; how weights are rounded is in ``rounding.py``. Weights that are used in more
-than one way, or that are small, stay as they are.
+Scales are fitted to the smallest squared error; how weights are rounded is in ``rounding.py``. Weights that are small, or read
+by something that takes no weights, stay as they are. Those that layers read in both orientations have a step per leading axis.
 """
 
 from __future__ import annotations
@@ -158,7 +158,10 @@ def _is_weight(tensor: Any) -> bool:
 
 
 def _targets(model: Any, config: WeightOnly) -> list[_Target]:
-    """Constants that are read as weights everywhere and in one way only."""
+    """Constants that are read as weights everywhere; where that is in several ways, in the one with the steps in front.
+
+    The value is FP32 again before anything reads it, so that any way will do, but for operators that read the integers.
+    """
     ops = config.ops or WEIGHT_OPS
     uses: dict[str, set[tuple[bool, int]]] = {}
     spoilt = {value.name for graph in all_graphs(model.graph) for value in graph.output}
@@ -175,8 +178,9 @@ def _targets(model: Any, config: WeightOnly) -> list[_Target]:
         for tensor in graph.initializer:
             layout = uses.get(tensor.name, set())
             large = int(np.prod(tensor.dims)) >= config.min_elements
-            if _is_weight(tensor) and large and len(layout) == 1 and tensor.name not in spoilt:
-                found.append(_Target(graph, tensor, *next(iter(layout))))
+            fits = len(layout) == 1 or (layout and config.form == "folded")
+            if _is_weight(tensor) and large and fits and tensor.name not in spoilt:
+                found.append(_Target(graph, tensor, *max(layout)))
     if config.form != "matmulnbits":
         return found
     readers = GraphView(model).consumers

@@ -7,7 +7,7 @@ outputs that are no numbers, a score that ranks the wrong way round (``evaluate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -131,9 +131,27 @@ def choose(reference: Outputs, data: Dataset, *, task: str, metric: str = "auto"
                 expected="numbers",
                 hint="check the model, and whether DATA holds what it was trained on",
             )
-    question = _Question(reference, data, output, metric, where)
+    question = _Question(reference, _with_class_labels(reference, data, task=task, output=output), output, metric, where)
     decided = _detect(question) if task == "auto" else task
     return Choice(decided, _MAKERS[decided](question))
+
+
+def _with_class_labels(reference: Outputs, data: Dataset, *, task: str, output: str) -> Dataset:
+    """Labels as one class per row, where they can be nothing else: one-hot, or whole numbers kept as floats."""
+    labels = data.labels
+    if labels is None or task not in ("auto", "classification"):
+        return data
+    arrays = [reference[output]] if output else list(reference.values())
+    scored = [array for array in arrays if classes.class_scores(array) is not None]
+    if any(labels.shape == array.shape for array in scored) and _is_one_hot(labels):
+        return replace(data, labels=labels.argmax(axis=1))
+    whole = labels.dtype.kind == "f" and labels.size == len(labels) and bool((labels == np.rint(labels)).all())
+    alone = not any(array.dtype.kind == "f" and array.size == labels.size for array in arrays)
+    return replace(data, labels=labels.astype(np.int64)) if whole and alone and scored else data
+
+
+def _is_one_hot(labels: Array) -> bool:
+    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def _detect(question: _Question) -> str:
@@ -144,16 +162,30 @@ def _detect(question: _Question) -> str:
         return "detection" if not question.output and boxes.find_detector(reference) else "none"
     if labels.dtype.kind not in "iub":
         return "regression"
-    for name in names:
-        array = reference[name]
-        if array.ndim == 3 and labels.shape == array.shape[:2] and _has_ids(data, labels.shape):
-            return "language-modelling"
-        if classes.class_scores(array, _positions(labels)) is not None:
-            return "classification"
-        binary = labels.size == len(labels) and labels.min() >= 0 and labels.max() <= 1
-        if binary and classes.is_one_score(array) and array.min() >= 0 and array.max() <= 1:
-            return "classification"
-    return "regression"
+    found = next((task for name in names if (task := _told_by(reference[name], labels, data)) is not None), None)
+    is_class = any(reference[name].dtype.kind in "iub" and reference[name].size == labels.size for name in names)
+    return found or ("classification" if is_class else "regression")
+
+
+def _told_by(array: Array, labels: Array, data: Dataset) -> str | None:
+    """The task that one output and whole-number labels tell, if any."""
+    if array.ndim == 3 and labels.shape == array.shape[:2] and _has_ids(data, labels.shape):
+        return "language-modelling"
+    if _reconstructs(array, labels, data):
+        return "anomaly"
+    binary = labels.size == len(labels) and labels.min() >= 0 and labels.max() <= 1
+    one = binary and classes.is_one_score(array) and array.min() >= 0 and array.max() <= 1
+    return "classification" if one or classes.class_scores(array, _positions(labels)) is not None else None
+
+
+def _reconstructs(array: Array, labels: Array, data: Dataset) -> bool:
+    """Whether labels 0 and 1 stand beside an output of an input's shape: what was reconstructed, and no score per class."""
+    binary = labels.size == len(labels) and labels.min() >= 0 and labels.max() <= 1
+    return (
+        binary
+        and array.size > 2 * len(array)
+        and any(found.dtype.kind == "f" == array.dtype.kind and found.shape == array.shape for found in data.inputs.values())
+    )
 
 
 def _has_ids(data: Dataset, shape: tuple[int, ...]) -> bool:
@@ -171,7 +203,12 @@ def _classification(question: _Question) -> Metric:
         one = classes.is_one_score(array) and (labels is None or is_binary)
         return whole or one or classes.class_scores(array, positions) is not None
 
-    name = question.first(
+    def covers(name: str) -> bool:
+        scores = classes.class_scores(reference[name], positions)
+        return fits(name) and (scores is None or labels is None or bool(labels.max() < scores.shape[2]))
+
+    candidates = [question.output] if question.output else list(reference)
+    name = next((name for name in candidates if covers(name)), None) or question.first(
         "classification needs one score per class", "(rows, classes), or one score per row with labels 0 and 1", fits
     )
     array = reference[name]
@@ -219,9 +256,10 @@ def _regression(question: _Question) -> Metric:
             "targets do not have the shape of the model's output",
             code="task_labels",
             where=question.where,
-            expected=" or ".join(str(reference[name].shape) for name in names)[:200],
+            expected=" or ".join(f"{reference[name].shape} of float" for name in names if reference[name].dtype.kind == "f")[:200]
+            or "an output of floats",
             actual=labels.shape,
-            hint="leave y out to compare with the original's outputs",
+            hint="give targets of this shape, or one class per row as a whole number; or leave y out",
         )
     name = question.first("no output for the targets", str(labels.shape), fits)
     kind = question.named("regression", "r2")

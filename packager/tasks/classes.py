@@ -96,6 +96,7 @@ def check_labels(labels: Array, *, classes: int, where: str) -> None:
             where=where,
             expected=f"one integer in 0..{classes - 1} per row or position",
             actual=f"{labels.dtype} {labels.shape}{span}",
+            hint="number the classes from 0, in the order of the model's scores",
         )
     if counted.min() == counted.max():
         raise UsageError(

@@ -68,6 +68,7 @@ def test_a_wrong_data_file_names_the_file_and_the_remedy(tmp_path: Path, content
     assert caught.value.code == code
     assert str(path) in str(caught.value)
     assert caught.value.hint
+    assert "unsafe" not in str(caught.value)  # numpy's own advice on what is no archive is to unpickle it
 
 
 def test_a_single_npy_array_is_refused(tmp_path: Path) -> None:
@@ -202,6 +203,30 @@ def test_a_recurrent_state_and_a_scalar_have_one_whole_tensor_per_row() -> None:
     with pytest.raises(UsageError) as caught:
         fit_dataset({**arrays, "state": rows(5, (3, 1, 4))}, STATE, where="d")
     assert (caught.value.code, caught.value.expected) == ("data_shape", "(rows, 2, N, 4)")
+
+
+def test_a_state_of_one_layer_may_have_the_layer_or_not() -> None:
+    specs = (ValueSpec("x", "float32", ("N", 3)), ValueSpec("state", "float32", (1, "N", 4)))
+    whole = rows(5, (1, 1, 4))
+    for state in (whole, whole[:, 0]):
+        data = fit_dataset({"x": rows(5, (3,)), "state": state}, specs, where="d")
+        fed = feed_rows(specs, data.inputs, start=4)
+        assert fed["state"].shape == (1, 1, 4)
+        assert np.array_equal(fed["state"], whole[4])
+        assert rows_per_run(specs, data.inputs, limit=9) == 1
+    with pytest.raises(UsageError) as caught:
+        fit_dataset({"x": rows(5, (3,)), "state": rows(5, (2, 1, 4))}, specs, where="d")
+    assert caught.value.code == "data_shape"
+
+
+def test_an_input_whose_first_axis_is_time_may_be_given_whole() -> None:
+    specs = (ValueSpec("x", "float32", ("T", "N", 3)),)
+    x = rows(5, (7, 1, 3))
+    data = fit_dataset({"x": x}, specs, where="d")
+    assert np.array_equal(feed_rows(specs, data.inputs, start=4)["x"], x[4])
+    assert rows_per_run(specs, data.inputs, limit=9) == 1
+    with pytest.raises(UsageError):
+        fit_dataset({"x": rows(5, (7, 1, 4))}, specs, where="d")
 
 
 def test_a_given_split_may_be_bytes() -> None:

@@ -45,7 +45,7 @@ def test_the_metric_follows_from_task_and_data(outputs: Any, labels: Any, task: 
     [
         pytest.param(SCORES, LABELS + 1, "auto", "task_labels", id="a label beyond the classes"),
         pytest.param(SCORES, LABELS - 1, "auto", "task_labels", id="a negative label"),
-        pytest.param(SCORES, LABELS * 1.0, "classification", "task_labels", id="labels that are not whole"),
+        pytest.param(SCORES, LABELS + 0.5, "classification", "task_labels", id="labels that are not whole"),
         pytest.param(SCORES[:, :1], LABELS, "classification", "task_output", id="one score only"),
         pytest.param(SCORES, np.zeros((60, 5)), "regression", "task_labels", id="targets of another shape"),
     ],

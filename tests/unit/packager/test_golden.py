@@ -4,22 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from device_client.bundle.contract import Tolerance
 from device_client.bundle.digest import Digest
-from device_client.errors import SelfTestError
-from device_client.inference.golden import compare, parse_golden, record
+from device_client.errors import SelfTestError, UsageError
+from device_client.inference.golden import compare, filler, parse_golden, record
 from device_client.inference.session import open_session
 from device_client.inference.walker import CheckedModel, check_model
 from packager.golden import GoldenResult, GoldenVariant, build_golden
 from packager.golden_plan import GoldenPlan
 from packager.mutations import make_mutants
-from packager.probe_search import WIDTH, search_steps, seek_probe
+from packager.probe_search import WIDTH, SearchResult, search_steps, searches, seek_probe
 from packager.probes import ProbeSpec, make_probes
 from packager.ptq.static import Int8Static, quantise_int8_static
 from packager.shrink import shrink_model
 from packager.tolerance import choose_tolerance, output_step
 
-from .models import convnet, mlp, rows
+from .models import convnet, graph, mlp, rows
 from .test_ptq_static import dataset
 
 SPEC = ProbeSpec("x", "float32", (6,), 0.0, 1.0)
@@ -199,3 +201,129 @@ def test_golden_inputs_hold_no_row_of_the_data(tmp_path: Path) -> None:
     x = rows(32)
     probes = parse_golden(golden(GoldenVariant("int8-static", int8(mlp()), "int8")).data)
     assert not {row.tobytes() for row in probes.inputs["x"]} & {row.tobytes() for row in x}
+
+
+def selecting() -> CheckedModel:
+    """Scores, and the places and values of those above a half: as many as the input has, like suppressed boxes."""
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["scores"]),
+        helper.make_node("Greater", ["scores", "half"], ["found"]),
+        helper.make_node("NonZero", ["found"], ["places"]),
+        helper.make_node("Reshape", ["scores", "flat"], ["list"]),
+        helper.make_node("Reshape", ["found", "flat"], ["flags"]),
+        helper.make_node("Compress", ["list", "flags"], ["values"]),
+    ]
+    w = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
+    constants = {"w": w, "half": np.float32(0.5), "flat": np.array([-1])}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6])],
+        [
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 8]),
+            helper.make_tensor_value_info("places", TensorProto.INT64, [2, "found"]),
+            helper.make_tensor_value_info("values", TensorProto.FLOAT, ["found"]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return check_model(model.SerializeToString())
+
+
+def test_outputs_of_a_size_that_depends_on_the_input_are_guarded_too() -> None:
+    model = selecting()
+    result = golden(GoldenVariant("fp32", model, "fp32"))
+    ((_, tolerance),) = result.tolerances
+    ((_, score),) = result.scores
+    probes = parse_golden(result.data)
+    expected = dict(probes.expected_for("fp32"))
+    with open_session(model) as session:
+        alone = [session.run({"x": probes.inputs["x"][row : row + 1]})["values"] for row in range(probes.count)]
+        compare(expected, record(session, probes.inputs), tolerance)
+    assert len({len(values) for values in alone}) > 1
+    for row, values in enumerate(alone):
+        assert np.array_equal(expected["values"][row, : len(values)], values)
+        assert np.all(expected["values"][row, len(values) :] == filler(values.dtype))
+    assert tolerance.value < 0.01  # of scores: neither places nor what fills up the rows counts
+    assert score.share >= 0.95
+    one_more = {**expected, "values": np.where(expected["values"] == filler(alone[0].dtype), 0.0, expected["values"])}
+    with pytest.raises(SelfTestError):
+        compare(expected, {name: np.asarray(array, expected[name].dtype) for name, array in one_more.items()}, tolerance)
+
+
+def logarithm(*, offset: float) -> CheckedModel:
+    """A network behind a logarithm, as of a spectrum: silence has none."""
+    nodes = [
+        helper.make_node("Sub", ["x", "offset"], ["energy"]),
+        helper.make_node("Log", ["energy"], ["level"]),
+        helper.make_node("Gemm", ["level", "w"], ["y"]),
+    ]
+    w = np.random.default_rng(0).standard_normal((6, 8)).astype(np.float32)
+    return check_model(graph(nodes, {"w": w, "offset": np.asarray(offset)}, x=["N", 6], y=["N", 8]))
+
+
+def test_probes_are_inputs_on_which_the_model_gives_numbers() -> None:
+    result = golden(GoldenVariant("fp32", logarithm(offset=0.0), "fp32"))
+    probes = parse_golden(result.data)
+    assert probes.count >= 4
+    assert np.isfinite(probes.expected_for("fp32")["y"]).all()
+    with open_session(logarithm(offset=0.0)) as session:
+        compare(probes.expected_for("fp32"), record(session, probes.inputs), dict(result.tolerances)["fp32"])
+
+
+def test_a_model_that_gives_no_number_anywhere_is_refused_by_name() -> None:
+    with pytest.raises(UsageError) as caught:
+        golden(GoldenVariant("fp32", logarithm(offset=2.0), "fp32"))
+    assert caught.value.code == "golden_not_finite"
+
+
+def test_outputs_as_large_as_floats_get_have_a_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("packager.tolerance.reference_gap", lambda *_: None)
+    expected = {"y": np.array([[-3e38], [3e38]], np.float32)}
+    assert 0 < choose_tolerance(fp32(mlp()).data, "fp32", {"x": rows(2)}, expected).value < 1e38
+
+
+def normalised(scale: float = 1.0) -> bytes:
+    """Batch normalisation that cannot be merged into a layer, of an opset at which it may train."""
+    rng = np.random.default_rng(0)
+    constants = {name: rng.uniform(0.5, 2.0, 6) for name in ("gamma", "beta", "mean", "var")} | {
+        "w": scale * rng.standard_normal((6, 8))
+    }
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("BatchNormalization", ["r", "gamma", "beta", "mean", "var"], ["n"]),
+        helper.make_node("Relu", ["n"], ["s"]),
+        helper.make_node("Gemm", ["s", "w"], ["y"]),
+    ]
+    return graph(nodes, constants, x=["N", 6], y=["N", 8], opset=13)
+
+
+def test_batch_normalisation_is_compared_with_what_inference_computes() -> None:
+    model = check_model(normalised())
+    probes = make_probes([SPEC], count=4, rng=np.random.default_rng(0))
+    with open_session(model) as session:
+        expected = record(session, probes)
+    assert choose_tolerance(model.data, "fp32", probes, expected).value < 1e-4 * np.ptp(expected["y"])
+
+
+def test_a_second_opinion_that_is_far_off_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = {"y": np.array([[0.0], [1.0]], np.float32)}
+    monkeypatch.setattr("packager.tolerance.reference_gap", lambda *_: 0.75)
+    for precision, most in (("fp32", 2.0**-12), ("int8", 2.0**-5)):
+        assert choose_tolerance(fp32(mlp()).data, precision, {"x": rows(2)}, expected).value <= most
+
+
+def test_the_work_of_all_searches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def nothing(*_: object, **__: object) -> SearchResult:
+        asked.append(1)
+        return SearchResult(None, 1e-9, 1)
+
+    monkeypatch.setattr("packager.golden.seek_probe", nothing)
+    monkeypatch.setattr("packager.golden.searches", lambda _: 3)
+    monkeypatch.setattr("packager.golden.choose_tolerance", lambda *_: Tolerance("absolute", 1e9))  # catches nothing
+    result = golden(GoldenVariant("fp32", fp32(mlp()), "fp32"))
+    assert len(asked) == 3
+    assert result.worst_share == 0.0
+    assert searches(b"x" * 10_000_000) >= 1

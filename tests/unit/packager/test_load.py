@@ -493,3 +493,58 @@ def test_a_model_that_runs_on_nothing_is_refused_with_the_reason_of_the_runtime(
     with pytest.raises(UsageError, match=r"runtime failed.*Reshape") as caught:
         load(write(tmp_path, source))
     assert caught.value.code == "model_runtime"
+
+
+def test_nodes_out_of_order_are_sorted_as_the_runtime_does(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = onnx.load_from_string(mlp())
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(nodes))
+    path.write_bytes(model.SerializeToString())
+    loaded = load_model(str(path), seed=0, example=dict)
+    assert any("order" in note for note in loaded.notes)
+    x = rows(4)
+    with open_session(loaded.model) as session, open_session(check_model(mlp())) as original:
+        assert np.allclose(session.run({"x": x})["y"], original.run({"x": x})["y"], atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "basic"), [(TensorProto.FLOAT16, True), (TensorProto.FLOAT, False)])
+def test_a_half_precision_file_is_never_opened_with_fusions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: int, basic: bool
+) -> None:
+    """Onnxruntime 1.32 dies of a memory fault on some of them, which no handler can catch."""
+    asked: list[tuple[str, bool]] = []
+
+    def opened(model: Any, **settings: Any) -> Any:
+        asked.append((model.inputs[0].dtype, settings.get("basic", False)))
+        return open_session(model, **settings)
+
+    monkeypatch.setattr("packager.comparison.open_session", opened)
+    w = np.random.default_rng(0).standard_normal((6, 8))
+    data = graph([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": w}, x=["N", 6], y=["N", 8], dtype=dtype)
+    path = tmp_path / "half.onnx"
+    path.write_bytes(data)
+    assert load(str(path)).model.inputs[0].dtype == "float32"
+    assert asked[0] == ("float16" if basic else "float32", basic)
+    assert all(plain or kind == "float32" for kind, plain in asked)
+
+
+def test_an_output_without_a_shape_gets_one(tmp_path: Path) -> None:
+    model = onnx.load_from_string(mlp())
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    loaded = load(str(path))
+    assert any("shapes of outputs" in note for note in loaded.notes)
+    assert loaded.model.outputs[0].shape == ("N", 3)
+
+
+def test_an_axis_without_a_name_gets_no_empty_one(tmp_path: Path) -> None:
+    model = onnx.load_from_string(mlp())
+    for value_info in (*model.graph.input, *model.graph.output):
+        value_info.type.tensor_type.shape.dim[0].Clear()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    prepared = onnx.load_from_string(load(str(path), {"x": rows(4)}).model.data)
+    assert prepared.graph.output[0].type.tensor_type.shape.dim[0].WhichOneof("value") is None

@@ -402,3 +402,22 @@ def test_the_contract_names_the_control_flow_of_what_ships_and_a_device_reads_it
     )
     contract = open_bundle(pack(request).out)[1].contract
     assert "control-flow:If" in contract.features
+
+
+def test_a_model_with_infinite_outputs_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices go back to the old model when they see infinity: such a bundle could never be committed."""
+    w = np.random.default_rng(0).standard_normal((6, 4))
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["scores"]),
+        helper.make_node("Log", ["zeros"], ["ruled_out"]),
+        helper.make_node("Add", ["scores", "ruled_out"], ["y"]),
+    ]
+    data = graph(nodes, {"w": w, "zeros": np.array([1.0, 1.0, 0.0, 1.0])}, x=["N", 6], y=["N", 4])
+    (tmp_path / "masked.onnx").write_bytes(data)
+    np.savez(tmp_path / "d.npz", x=rows(60), y=np.arange(60) % 2)
+    monkeypatch.setattr("packager.pack.make_variants", lambda *_, **__: pytest.fail("worked before it looked"))
+    request = PackRequest(str(tmp_path / "masked.onnx"), str(tmp_path / "d.npz"), PATH, Counter(0, 1), tmp_path / "out")
+    with pytest.raises(UsageError) as caught:
+        pack(request)
+    assert caught.value.code == "model_output_value"
+    assert not (tmp_path / "out").exists()

@@ -136,7 +136,7 @@ def test_weights_inside_a_branch_are_encoded_too() -> None:
     assert len(result.data) < len(model) - 500
 
 
-def test_weights_that_are_read_in_two_ways_are_left_alone() -> None:
+def test_weights_that_are_read_in_two_ways_are_encoded_once_but_by_operators_that_read_integers() -> None:
     constants = {"w": np.random.default_rng(0).standard_normal((16, 16)), "v": np.random.default_rng(1).standard_normal((16, 16))}
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
@@ -145,7 +145,12 @@ def test_weights_that_are_read_in_two_ways_are_left_alone() -> None:
         helper.make_node("Gemm", ["m", "w"], ["y"], transB=1),
     ]
     model = graph(nodes, {**constants, "bias": np.ones(16)}, x=["N", 16], y=["N", 16])
-    assert quantise_weights(model, WeightOnly(), dataset(rows(4, (16,)))).tensors == 1
+    for settings in (WeightOnly(), WeightOnly(bits=4, block=8, method="gptq")):
+        assert quantise_weights(model, settings, dataset(rows(4, (16,)))).tensors == 2
+    assert quantise_weights(model, WeightOnly(form="dequantise"), dataset(rows(4, (16,)))).tensors == 1
+    encoded = quantise_weights(model, WeightOnly(), dataset(rows(4, (16,)))).data
+    want, have = (run(data, rows(8, (16,))) for data in (model, encoded))
+    assert np.abs(want - have).max() < 0.05 * np.abs(want).max()
 
 
 def test_a_model_without_large_weights_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from device_client.errors import UsageError
 from packager.data import Dataset
 from packager.evaluate import Judge, make_judge
+from packager.tasks.doubt import doubt_about_labels
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((60, 3)).astype(np.float32)
@@ -43,6 +44,13 @@ def judge(outputs: Any, labels: Any = None, *, task: str = "auto", inputs: Any =
         pytest.param(np.moveaxis(TOKENS, 2, 1), IDS, None, "classification", "accuracy", id="channels first"),
         pytest.param(TOKENS, IDS, IDS, "language-modelling", "perplexity", id="ids in, scores per token out"),
         pytest.param(SIGMOID * 9, BINARY, None, "regression", "r2", id="a number beyond [0, 1] and whole targets"),
+        pytest.param(LOGITS, np.eye(3, dtype=np.float32)[CLASSES], None, "classification", "accuracy", id="one-hot labels"),
+        pytest.param(LOGITS, CLASSES.astype(float), None, "classification", "accuracy", id="classes kept as floats"),
+        pytest.param(SIGMOID, CLASSES.astype(float), None, "regression", "r2", id="whole targets of a single output"),
+        pytest.param(LOGITS, np.ones((60, 3)), None, "regression", "r2", id="targets of zeros and ones that are not one-hot"),
+        pytest.param(X, BINARY, None, "anomaly", "auc", id="the input reconstructed and 0/1"),
+        pytest.param(CLASSES, CLASSES, None, "classification", "accuracy", id="the class itself"),
+        pytest.param(IDS.astype(np.int32), IDS, None, "classification", "accuracy", id="the class itself per position"),
         pytest.param(LOGITS, LOGITS, None, "regression", "r2", id="targets of the output's shape"),
         pytest.param(LOGITS, None, None, "none", "agreement", id="logits alone"),
         pytest.param(TOKENS, None, IDS, "none", "agreement", id="a language model's scores alone"),
@@ -237,3 +245,33 @@ def test_the_point_is_the_drop_of_the_evaluation() -> None:
     noisy = LOGITS + 0.5 * RNG.standard_normal(LOGITS.shape).astype(np.float32)
     for found in (judge(LOGITS, CLASSES), judge(LOGITS, LOGITS), judge(LOGITS, None)):
         assert found.point({"y": noisy}) == pytest.approx(found.evaluate({"y": noisy}, allowed_drop=0.005).drop.value, abs=1e-12)
+
+
+def test_one_hot_labels_and_floats_judge_as_classes_do() -> None:
+    noisy = LOGITS + RNG.standard_normal(LOGITS.shape).astype(np.float32)
+    wanted = judge(LOGITS, CLASSES).evaluate({"y": noisy}, allowed_drop=0.005)
+    for labels in (np.eye(3)[CLASSES], np.eye(3, dtype=bool)[CLASSES], CLASSES.astype(np.float32), CLASSES[:, np.newaxis] * 1.0):
+        assert judge(LOGITS, labels).evaluate({"y": noisy}, allowed_drop=0.005) == wanted
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "labels", "doubted"),
+    [
+        ("accuracy", 0.09, BINARY, True),
+        ("accuracy", 0.95, BINARY, False),
+        ("accuracy", 0.30, np.array([0, 1, -100, 1]), True),
+        ("accuracy", 0.30, np.eye(3, dtype=np.float32)[CLASSES], False),
+        ("r2", -3.0, LOGITS, True),
+        ("r2", 0.1, LOGITS, False),
+        ("agreement", 0.0, None, False),
+    ],
+)
+def test_an_original_that_a_constant_would_beat_is_told(metric: str, value: float, labels: Any, doubted: bool) -> None:
+    assert (doubt_about_labels(metric, value, labels) is not None) == doubted
+
+
+def test_the_output_that_has_a_score_for_every_label_is_judged() -> None:
+    outputs = {"best": np.sort(LOGITS, axis=1)[:, 1:], "logits": LOGITS}
+    found = judge(outputs, CLASSES)
+    assert found.metric.outputs == ("logits",)
+    assert judge(outputs, BINARY).metric.outputs == ("best",)

@@ -23,6 +23,7 @@ from packager.auto.cache import Made, TrialCache, trial_key
 from packager.auto.search import SearchResult, search
 from packager.auto.settings import AutoPlan
 from packager.auto.trial import Trial
+from packager.auto.yardstick import distortion
 from packager.codebook import Codebook
 from packager.data import Dataset
 from packager.latency import LatencyRatio
@@ -213,6 +214,24 @@ def test_the_time_is_over_and_what_was_found_stays(monkeypatch: pytest.MonkeyPat
     assert 0 < len(result.trials) < len(FIVE)
     assert result.ranking["portable"]
     assert "after 3 s" in result.ended
+
+
+def test_a_long_plan_leaves_time_for_coarser_weights_of_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(float(value) for value in range(10_000))
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(plans.WEIGHTS,), *FIVE])
+    monkeypatch.setattr("packager.auto.search.coarser", lambda _: iter([(plans.WEIGHTS, TechniqueStep("codebook", Codebook()))]))
+    found = search(
+        original(),
+        context(),
+        plan=AutoPlan(max_seconds=9.0),
+        allowed_drop=0.9,
+        max_bytes=len(original().data),
+        cache=TrialCache(None),
+        clock=lambda: next(now),
+    )
+    assert any(trial.chain[-1].name == "codebook" for trial in found.trials)
+    assert FIVE[0] in [trial.chain for trial in found.trials]
+    assert "after 9 s" in found.ended
 
 
 FIVE = [
@@ -414,6 +433,25 @@ def test_a_reading_that_is_a_little_slow_is_taken_again(monkeypatch: pytest.Monk
     assert result.ranking["portable"]
 
 
+def test_what_would_be_chosen_is_timed_with_care_where_it_may_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def measured(*_: Any, rounds: int, **__: Any) -> LatencyRatio:
+        asked.append(rounds)
+        if len(asked) == 1:
+            return LatencyRatio(1.0, 0.97, 1.01, rounds, 1.0, 1.0)  # weights: as fast as the original
+        low, high = (0.9, 1.1) if rounds == 16 else (1.06, 1.1)  # the other: seems faster, and is not
+        return LatencyRatio(0.5 if rounds == 16 else 1.08, low, high, rounds, 1.0, 1.0)
+
+    monkeypatch.setattr("packager.auto.search.measure_ratio", measured)
+    monkeypatch.setattr("packager.auto.search.first_wave", lambda *_, **__: [(plans.WEIGHTS,), (step(),)])
+    monkeypatch.setattr("packager.auto.search.coarser", lambda *_: iter(()))
+    monkeypatch.setattr("packager.auto.search.gentler", lambda *_: [])
+    result = run()
+    assert asked == [16, 16, 64]
+    assert [trial.chain for trial in result.ranking["portable"]] == [(plans.WEIGHTS,)]
+
+
 def offered(*trials: Trial, refuse: set[int]) -> tuple[list[int], Trial | None]:
     """The distortions that were judged, in order, and what was chosen; ``refuse``: indices that miss on the test part."""
     judged: list[int] = []
@@ -447,3 +485,12 @@ def test_after_a_miss_on_the_test_part_comes_what_errs_clearly_less() -> None:
 def test_a_trial_without_any_error_is_offered_once() -> None:
     trials = [distorted(0.0), distorted(0.0)]
     assert offered(*trials, refuse={0, 1}) == ([0], None)
+
+
+def test_outputs_are_compared_where_they_are_finite_and_there() -> None:
+    want = {"y": np.array([[1.0, -np.inf], [3.0, 5.0]], np.float32), "n": np.array([1, 2])}
+    off = {**want, "y": want["y"] + np.float32(1.0)}
+    assert distortion(want, want) == 0.0
+    assert distortion(want, off) == pytest.approx(1.0 / np.var([1.0, 3.0, 5.0]))
+    for broken in ({"n": want["n"]}, {"y": want["y"][:, :1]}, {"y": np.zeros((2, 2), np.float32)}):
+        assert distortion(want, broken) == 1.0
