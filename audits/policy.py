@@ -28,8 +28,8 @@ from audits.policy_values import (
     read_text,
 )
 from device_client.bundle.digest import Digest
-from device_client.bundle.strict_json import canonical_json
-from device_client.errors import UsageError
+from device_client.bundle.strict_json import canonical_json, parse_strict
+from device_client.errors import FormatError, LimitError, UsageError
 
 ATTACKS = ("probability", "logit", "cross_entropy")
 TIERS = ("quick", "standard", "deep")
@@ -158,7 +158,8 @@ def load_policy(path: Path | None = None, *, tier: str | None = None) -> Policy:
     """Reads a policy file over the tier that it names, or a built-in tier alone.
 
     Args:
-        path: changes to a tier; ``tier`` in the file names it (``quick`` where the file says nothing).
+        path: changes to a tier; ``tier`` in the file names it (``quick`` where the file says nothing). TOML, or the JSON of a
+            complete policy, which leaves nothing of the tier.
         tier: the built-in tier; with a file, the tier that it must have.
 
     Raises:
@@ -248,9 +249,17 @@ def _read(path: Path) -> dict[str, Any]:
     if len(data) > _MAX_POLICY_BYTES:
         raise UsageError("policy too long", code="policy_syntax", where=str(path), expected=f"at most {_MAX_POLICY_BYTES} bytes")
     try:
+        if data.lstrip().startswith(b"{"):  # a complete policy, as `audit policy --out` writes it
+            return _object(parse_strict(data, max_bytes=_MAX_POLICY_BYTES, where=str(path)))
         return tomllib.loads(data.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise UsageError("not TOML", code="policy_syntax", where=str(path), actual=str(e)[:120]) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, FormatError, LimitError) as e:
+        raise UsageError("neither TOML nor JSON", code="policy_syntax", where=str(path), actual=str(e)[:120]) from e
+
+
+def _object(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FormatError("not an object", code="field_type")
+    return value
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any], *, where: str) -> dict[str, Any]:
