@@ -11,12 +11,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from audits.data import Floats, Integers
+from audits.parallel import cores, run_all
 from audits.targets import load_bundle
 from device_client.bundle.digest import Digest
 from device_client.errors import SealiftError, UsageError
@@ -67,7 +69,8 @@ def compress_all(
 class PackCompressor:
     """``sealift pack`` in a subprocess, in a temporary directory that is removed afterwards.
 
-    Many models are packed by one subprocess one after another: starting the packager costs seconds, a small model less.
+    Many models are packed by one subprocess for each core, one after another: starting the packager costs seconds, a small model
+    less.
 
     Args:
         recipe: the recipe of the audited bundle.
@@ -117,7 +120,8 @@ class PackCompressor:
                 files = [str(work / f"{index}.onnx"), "--data", str(work / "data.npz"), "--recipe", str(self._recipe)]
                 names = ["--line", "audit", "--name", "control", "--version", "0", "--out", str(work / f"bundle-{index}")]
                 calls.append(["pack", *files, *names])
-            self._run(calls)
+            share = -(-len(calls) // max(1, cores()))
+            run_all([partial(self._run, calls[start : start + share]) for start in range(0, len(calls), share)])
             bundles = [load_bundle(work / f"bundle-{index}") for index in range(len(models))]
         return tuple({variant.id: variant.model for variant in bundle.variants} for bundle in bundles)
 

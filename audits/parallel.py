@@ -1,4 +1,4 @@
-"""Independent attacks side by side, one for each core: they spend their time in torch and the runtime, which let threads run.
+"""Independent work side by side, one job for each core: torch, the runtime and subprocesses let other threads run.
 
 Every job uses one thread of torch and has its own seeds, so results do not depend on how many run at once.
 """
@@ -14,13 +14,18 @@ T = TypeVar("T")
 _MOST = 8  # each holds its images and their gradients
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 def run_all(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """The results in the order of the jobs; the first error ends the call after the jobs that had begun.
 
     Raises:
         Exception: what a job raised.
     """
-    workers = min(_MOST, len(os.sched_getaffinity(0)), len(jobs))
+    workers = min(_MOST, cores(), len(jobs))
     if workers <= 1:
         return [job() for job in jobs]
     with ThreadPoolExecutor(workers) as pool:

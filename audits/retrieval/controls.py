@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from audits.attacked import attack
 from audits.controls import planted_model, planted_records, untrained_twin
 from audits.data import AuditData, Floats
 from audits.family import Bench
 from audits.finding import Control
+from audits.parallel import run_all
 from audits.retrieval.identity import Gallery, Retrieval, permuted_alarms, retrieve
 from audits.retrieval.relabelled import Table
 from audits.retrieval.scene import Scene
@@ -59,7 +61,8 @@ def look_at_controls(
     controls: ControlModels, scene: Scene, settings: RetrievalSettings, *, attacks: Sequence[str]
 ) -> dict[str, Seen]:
     """Attacks from outside on every control."""
-    return {name: look(model, scene, settings, attacks=attacks) for name, model in controls.models.items()}
+    found = run_all([partial(look, model, scene, settings, attacks=attacks) for model in controls.models.values()])
+    return dict(zip(controls.models, found, strict=True))
 
 
 def outside_controls(

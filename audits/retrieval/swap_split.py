@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ import numpy.typing as npt
 from audits.attacked import Attacked, attack
 from audits.data import AuditData
 from audits.instance_gap import STATISTICS, Likeness, Pools, bootstrap_gaps, draw_pools, gap_interval, gap_table, likeness
+from audits.parallel import run_all
 from audits.retrieval.scene import Scene
 from audits.retrieval.settings import RetrievalSettings
 from audits.statistics import rank_p_values
@@ -144,11 +146,14 @@ def attack_twins(
     """Attacks both twins of one subject; the start knows both halves alike."""
     inversion = replace(scene.policy.inversion, attacks=settings.swap_split_attacks, restarts=settings.swap_split_restarts)
     policy = replace(scene.policy, inversion=inversion)
-    attacked = [
-        attack(model, scene.data, start=scene.start, bounds=scene.bounds, policy=policy, original=theirs)
-        for model, theirs in zip(models, (original.first, original.second) if original else (None, None), strict=True)
-    ]
-    return Twins(attacked[0], attacked[1])
+    known = (original.first, original.second) if original else (None, None)
+    first, second = run_all(
+        [
+            partial(attack, model, scene.data, start=scene.start, bounds=scene.bounds, policy=policy, original=theirs)
+            for model, theirs in zip(models, known, strict=True)
+        ]
+    )
+    return Twins(first, second)
 
 
 def compare(
