@@ -24,6 +24,7 @@ from examples.packing import Packed, read_packed
 from packager.data import Dataset, fit_dataset
 from packager.evaluate import Evaluation, Judge, make_judge
 from packager.features import check_own
+from packager.feed import feed_rows
 from packager.latency import LatencyRatio, measure_ratio
 from packager.load import load_model
 from packager.recipe import DEFAULT_BUDGET
@@ -131,7 +132,7 @@ def measure(identity: str, model: Path, arrays: Arrays, folder: Path, *, task: s
     everything = fit_dataset(arrays, loaded.model.inputs, where=identity)
     parts = split_dataset(everything, seed=0, calibration_share=0.2, validation_share=0.2, max_calibration_rows=512)
     judge = _judge(normal, parts.test, task, identity)
-    feeds = {name: array[:1] for name, array in parts.test.inputs.items()}
+    feeds = feed_rows(loaded.model.inputs, parts.test.inputs)
     source = model.read_bytes()
     begun = time.perf_counter()
     packed = _pack(model, data, folder / f"{identity}.bundle", identity, task)
