@@ -25,7 +25,6 @@ from audits.targets import Subject
 
 Doubles = npt.NDArray[np.float64]
 TEST = "inversion.instance"
-_UNTRAINED = "untrained:"
 _FEW_CLASSES = 7  # below, images of classes are too few to tell members by
 _HISTOGRAM_BINS = 40
 
@@ -43,10 +42,11 @@ def describe_controls(
 ) -> JudgedControls:
     """Judges the controls by the subjects' rule. None of them ran where classes are too thin; every finding says so then."""
     made = [name for name in controls if name.count(":") == 2 and name.startswith("planted:")]
-    nulls = [name for name in controls if name == "class_mean" or name.startswith(_UNTRAINED)]
+    nulls = [name for name in controls if name == "class_mean" or name.startswith("untrained:")]
     planted = [_planted(groups, f"planted:{strength:g}", strength, pools, policy) for strength in policy.controls.planted_strengths]
     planted += [_planted(groups, name, float(name.split(":")[1]), pools, policy) for name in made]
-    quiet = _nulls(groups, nulls, policy)
+    # together, and not each, they may raise a false alarm in a share alpha of the runs
+    quiet = [_null(name, alarm=groups.alarms(name, among=len(nulls))) for name in nulls]
     again = _relabellings(groups, policy)
     shared = {
         "compressed": compressed,
@@ -143,23 +143,9 @@ def _planted(groups: Groups, name: str, strength: float, pools: Pools, policy: P
     return Control(name, planted=True, held=caught, required=strength >= needed, strength=strength, told=told)
 
 
-def _nulls(groups: Groups, names: Sequence[str], policy: Policy) -> list[Control]:
-    """Together, and not each, they may raise an alarm in a share alpha of the runs.
-
-    The twins of all subjects share the seeds of their shuffles. That one of several alarms is what chance does now and then; what
-    is wrong with the attacks or the records makes every one of them alarm.
-    """
-    alarmed = {name for name in names if groups.alarms(name, among=len(names))}
-    shuffles = {name.rsplit(":", 1)[1] for name in alarmed if name.startswith(_UNTRAINED)}
-    lone = len(shuffles) == 1 and policy.controls.untrained_twins > 1
-    return [_null(name, alarm=name in alarmed, lone=lone and name.startswith(_UNTRAINED)) for name in names]
-
-
-def _null(name: str, *, alarm: bool, lone: bool) -> Control:
+def _null(name: str, *, alarm: bool) -> Control:
     told = f"the null control {name} {'raised an alarm' if alarm else 'stayed quiet'}"
-    if alarm and lone:
-        told += ", and no other shuffle of the weights did"
-    return Control(name, planted=False, held=not alarm, required=not (alarm and lone), strength=None, told=told)
+    return Control(name, planted=False, held=not alarm, required=True, strength=None, told=told)
 
 
 def _relabellings(groups: Groups, policy: Policy) -> tuple[Control, dict[str, Any]]:

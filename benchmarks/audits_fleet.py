@@ -85,7 +85,7 @@ def fleet_policy(families: Sequence[str], *, planted: bool) -> Policy:
         policy,
         tests=AskedTests(tuple(TESTS[family] for family in families), ()),
         decision=replace(policy.decision, bootstraps=200),
-        controls=replace(policy.controls, planted_strengths=(0.5, 1.0), untrained_twins=2, relabellings=20),
+        controls=replace(policy.controls, planted_strengths=(0.5, 1.0), untrained_twins=1, relabellings=20),
     )
     if planted:
         return policy

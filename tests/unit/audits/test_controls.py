@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
-import pytest
 
 from audits.controls import PLANTED_PER_CLASS, planted_model, planted_records, untrained_twin
-from audits.findings import _nulls
 from audits.instance_gap import draw_pools
-from audits.policy import Policy
 from device_client.inference.session import open_session
 from tests.unit.audits import models
 from tests.unit.audits.conftest import Case
@@ -51,35 +46,3 @@ def test_a_twin_keeps_the_quantisers(good: Case) -> None:
     scales = [name for name in before if "scale" in name or "zero_point" in name]
     assert scales
     assert all(before[name] == after[name] for name in scales)
-
-
-class Alarms:
-    """Null models that alarm, in place of the groups of a run."""
-
-    def __init__(self, *names: str) -> None:
-        self.names = names
-
-    def alarms(self, name: str, *, among: int) -> bool:
-        assert among == 5
-        return name in self.names
-
-
-@pytest.mark.parametrize(
-    ("alarmed", "problems"),
-    [
-        ((), 0),
-        (("untrained:original:0",), 0),
-        (("untrained:original:0", "untrained:v:0"), 0),
-        (("untrained:original:0", "untrained:v:1"), 2),
-        (("class_mean",), 1),
-        (("class_mean", "untrained:v:1"), 1),
-    ],
-)
-def test_one_shuffle_that_alarms_is_chance_and_two_are_not(alarmed: tuple[str, ...], problems: int, policy: Policy) -> None:
-    names = ["class_mean", *(f"untrained:{subject}:{index}" for subject in ("original", "v") for index in (0, 1))]
-    two = replace(policy, controls=replace(policy.controls, untrained_twins=2))
-    found = _nulls(Alarms(*alarmed), names, two)  # type: ignore[arg-type]
-    assert [item.name for item in found if not item.held] == sorted(alarmed, key=names.index)
-    assert sum(item.required and not item.held for item in found) == problems
-    one = replace(policy, controls=replace(policy.controls, untrained_twins=1))
-    assert all(item.required for item in _nulls(Alarms(*alarmed), names, one))  # type: ignore[arg-type]
